@@ -63,10 +63,10 @@ export class ConversationStore {
     }
   }
 
-  /** The message that a follow-up answers: the newest, and of those made together the deepest. */
-  lastMessage() {
+  /** What a follow-up answers: the newest message (of a thread, if given), and of those made together the deepest. */
+  lastMessage(rootId = null) {
     let last = null;
-    for (const message of this.messages.values()) {
+    for (const message of this.threads.get(rootId) ?? this.messages.values()) {
       if (!last || isLater(message, last)) last = message;
     }
     return last;

@@ -13,6 +13,7 @@ const EVENTS = [
 ];
 const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 15_000;
+const RECONNECT_SPREAD_MS = 300;
 const HIDDEN_GRACE_MS = 5_000;
 
 /** The delay before attempt `n` (0, 1, …): doubling, capped, with up to 30 % taken off at random. */
@@ -71,7 +72,10 @@ export class DurableStream {
     for (const type of EVENTS) source.addEventListener(type, (event) => this.#deliver(type, event));
     source.addEventListener("stream.reconnect", (event) => {
       if (event.lastEventId) this.lastId = event.lastEventId;
-      this.#connect();
+      this.#disconnect();
+      this.onState("reconnecting");
+      // A little later, so that the readers of a replica that drains do not all come back at once.
+      this.timer = setTimeout(() => this.#connect(), Math.random() * RECONNECT_SPREAD_MS);
     });
     source.addEventListener("stream.reset", () => {
       this.close();

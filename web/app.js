@@ -1,0 +1,219 @@
+// The page: which view is shown, who is signed in, the list of conversations.
+
+import { api, whenSignedOut } from "./api.js";
+import { ConversationPage } from "./conversation.js";
+import { byId, clearAlert, el, onSubmit, showAlert } from "./dom.js";
+import { backoffMs, DurableStream } from "./stream.js";
+
+const VIEWS = ["view-loading", "view-setup", "view-login", "view-app"];
+const state = { me: null, lastUserId: null, inbox: null, conversations: [], streams: {} };
+
+const page = new ConversationPage({
+  onState: (value) => setStream("conversation", value),
+  onActivity: moveToTop,
+  onGone: () => {
+    history.replaceState(null, "", "#/");
+    route();
+    refreshList();
+  },
+});
+
+function showView(id) {
+  for (const view of VIEWS) byId(view).hidden = view !== id;
+  byId(id).querySelector("input")?.focus();
+}
+
+/** One word for the user: live only when every open stream is. */
+function setStream(name, value) {
+  if (value === null) delete state.streams[name];
+  else state.streams[name] = value;
+  const values = Object.values(state.streams);
+  const word = values.length > 0 && values.every((each) => each === "live") ? "live" : "reconnecting";
+  const node = byId("connection");
+  if (node.dataset.state === word) return;
+  node.dataset.state = word;
+  node.textContent = word;
+}
+
+function enter(user) {
+  state.me = user;
+  if (state.lastUserId !== user.id) page.composer.forget();
+  state.lastUserId = user.id;
+  byId("me").textContent = user.display_name || user.username;
+  byId("create-user-open").hidden = !user.roles.includes("admin");
+  showView("view-app");
+  state.inbox?.close();
+  // Without a cursor it starts at now, so the list is read after each connection: nothing falls between.
+  state.inbox = new DurableStream("/api/stream/me", {
+    onEvent: refreshList,
+    onOpen: refreshList,
+    onState: (value) => setStream("inbox", value),
+    onReset: () => enter(state.me),
+    probe: async () => {
+      try {
+        await api.me();
+        return true;
+      } catch (error) {
+        return error.isTemporary;
+      }
+    },
+  });
+  state.inbox.open();
+  refreshList();
+  route();
+}
+
+function leave() {
+  state.inbox?.close();
+  page.close();
+  Object.assign(state, { me: null, inbox: null, conversations: [], streams: {} });
+  document.title = "RustyGPT";
+  if (byId("create-user").open) byId("create-user").close();
+  if (byId("view-login").hidden) showView("view-login");
+}
+
+function currentId() {
+  return /^#\/c\/([\w-]+)$/.exec(location.hash)?.[1] ?? null;
+}
+
+/** Shows what the address names: `#/c/<conversation id>`, or nothing in particular. */
+function route() {
+  if (!state.me) return;
+  const id = currentId();
+  byId("welcome").hidden = id !== null;
+  byId("conversation").hidden = id === null;
+  byId("view-app").classList.toggle("has-conversation", id !== null);
+  if (id === null) {
+    page.close();
+    setStream("conversation", null);
+    document.title = "RustyGPT";
+  } else if (id !== page.id) {
+    page.open(id, state.me);
+    byId("composer").focus();
+  }
+  drawList();
+}
+
+let listRequest = 0;
+
+async function refreshList() {
+  listRequest += 1;
+  const mine = listRequest;
+  try {
+    const { conversations } = await api.conversations();
+    if (mine !== listRequest || !state.me) return;
+    state.conversations = conversations;
+    drawList();
+  } catch (error) {
+    if (error.status !== 401 && !error.isTemporary) showAlert(error);
+  }
+}
+
+function drawList() {
+  const current = currentId();
+  const focused = document.activeElement?.getAttribute("href");
+  const items = state.conversations.map(({ id, title }) =>
+    el("li", {}, el("a", { href: `#/c/${id}`, "aria-current": id === current ? "page" : null }, title)));
+  const list = byId("conversation-list");
+  list.replaceChildren(...(items.length ? items : [el("li", { class: "hint" }, "No conversations yet.")]));
+  if (focused) [...list.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+}
+
+function moveToTop(id) {
+  const at = state.conversations.findIndex((each) => each.id === id);
+  if (at <= 0) return;
+  state.conversations.unshift(...state.conversations.splice(at, 1));
+  drawList();
+}
+
+const account = (form) =>
+  Object.fromEntries(["username", "email", "password"].map((name) => [name, String(form.get(name))]));
+
+onSubmit(byId("setup-form"), async (form) => {
+  const { username, email, password } = account(form);
+  try {
+    await api.setup({ username, email, password });
+  } catch (error) {
+    if (error.code === "RGP.SETUP.DONE") showView("view-login");
+    throw error;
+  }
+  showView("view-login"); // what remains if signing in fails
+  enter((await api.login(email, password)).user);
+  byId("setup-form").reset();
+});
+
+onSubmit(byId("login-form"), async (form) => {
+  enter((await api.login(String(form.get("email")).trim(), String(form.get("password")))).user);
+  byId("login-form").reset();
+});
+
+onSubmit(byId("new-conversation"), async (form) => {
+  const title = String(form.get("title")).trim();
+  if (!title) return;
+  const { conversation_id: id } = await api.createConversation(title);
+  byId("new-conversation").reset();
+  await refreshList();
+  location.hash = `#/c/${id}`;
+});
+
+const createUserDialog = byId("create-user");
+const createUserError = byId("create-user-error");
+byId("create-user-open").addEventListener("click", () => {
+  createUserError.textContent = "";
+  createUserDialog.showModal();
+});
+byId("create-user-close").addEventListener("click", () => createUserDialog.close());
+onSubmit(
+  byId("create-user-form"),
+  async (form) => {
+    createUserError.textContent = "";
+    const displayName = String(form.get("display_name")).trim();
+    await api.createUser({
+      ...account(form),
+      ...(displayName ? { display_name: displayName } : {}),
+      is_admin: form.get("is_admin") !== null,
+    });
+    byId("create-user-form").reset();
+    createUserDialog.close();
+  },
+  (error) => {
+    createUserError.textContent = error.message; // the page's own alert lies behind the dialog
+  },
+);
+
+byId("logout").addEventListener("click", async () => {
+  clearAlert();
+  try {
+    await api.logout();
+  } catch (error) {
+    if (error.status !== 401) return showAlert(error);
+  }
+  page.composer.forget();
+  leave();
+});
+
+async function boot() {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      if (!(await api.setupState()).is_setup) return showView("view-setup");
+      const { user } = await api.me();
+      clearAlert();
+      return enter(user);
+    } catch (error) {
+      if (error.status === 401) return; // `leave` has shown the sign-in page
+      showAlert(error);
+      if (!error.isTemporary) return;
+      await new Promise((resolve) => setTimeout(resolve, backoffMs(attempt)));
+    }
+  }
+}
+
+whenSignedOut(() => {
+  if (state.me) showAlert("Your session has ended. Please sign in again.");
+  leave();
+});
+window.addEventListener("hashchange", () => {
+  clearAlert();
+  route();
+});
+boot();

@@ -1,0 +1,201 @@
+// Draws the threads of a conversation, one section for each root message, the newest last.
+
+import { byId, el, excerpt } from "./dom.js";
+import { branchLevel } from "./store.js";
+
+const MAX_INDENT = 4; // deeper branches stay readable at 360 px
+const NEAR_BOTTOM_PX = 80;
+const ENDINGS = {
+  length: "Cut off at the length limit",
+  cancelled: "Stopped",
+  timeout: "Took too long",
+  error: "Failed",
+};
+
+export const authorOf = (message) =>
+  message.role === "assistant" ? message.author_name || "Assistant" : message.author_name || message.role;
+
+function statusOf(message) {
+  if (message.error) return message.error;
+  if (message.state === "queued") return "Waiting…";
+  if (message.state === "streaming") return "Answering…";
+  return ENDINGS[message.finish_reason] ?? "";
+}
+
+export class ThreadsView {
+  /** `onReply(message)` and `onStop(message)` are called for the buttons. */
+  constructor({ onReply, onStop }) {
+    this.container = byId("threads");
+    this.scroller = byId("scroller");
+    this.onReply = onReply;
+    this.onStop = onStop;
+    this.clear();
+    this.atBottom = true;
+    this.scroller.addEventListener("scroll", () => {
+      const { scrollHeight, scrollTop, clientHeight } = this.scroller;
+      this.atBottom = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM_PX;
+    });
+    // A growing composer or a turned phone makes the list shorter: stay at the bottom if we were there.
+    new ResizeObserver(() => this.#follow()).observe(this.scroller);
+  }
+
+  clear() {
+    this.sections = new Map(); // root id -> {node, ordinal}
+    this.parts = new Map(); // message id -> its nodes
+    this.container.replaceChildren();
+    byId("threads-empty").hidden = true;
+  }
+
+  /** Draws everything anew. */
+  render(store) {
+    this.clear();
+    for (const messages of store.threads.values()) for (const message of messages) this.update(store, message);
+    byId("threads-empty").hidden = store.messages.size > 0;
+    this.#follow();
+  }
+
+  /** Draws a message that is new or has changed. */
+  update(store, message) {
+    byId("threads-empty").hidden = true;
+    let parts = this.parts.get(message.id);
+    if (!parts) {
+      parts = this.#build(store, message);
+      this.parts.set(message.id, parts);
+      this.#place(store, message, parts.node);
+    }
+    if (parts.text.data !== message.content) parts.text.data = message.content;
+    const running = message.state !== "done";
+    parts.node.dataset.state = message.state;
+    parts.node.setAttribute("aria-busy", String(running));
+    parts.status.textContent = statusOf(message);
+    parts.status.classList.toggle("error", Boolean(message.error) || message.finish_reason === "error");
+    if (running && message.role === "assistant" && !parts.stop) {
+      parts.stop = this.#stopButton(message);
+      parts.footer.append(parts.stop);
+    } else if (!running && parts.stop) {
+      if (document.activeElement === parts.stop) parts.reply.focus({ preventScroll: true });
+      parts.stop.remove();
+      parts.stop = null;
+    }
+    this.#follow();
+  }
+
+  /** Adds text that has just arrived. */
+  append(message, text) {
+    this.parts.get(message.id)?.text.appendData(text);
+    this.#follow();
+  }
+
+  /** Marks the message that the composer answers (or none). */
+  markTarget(messageId) {
+    this.container.querySelector(".message.target")?.classList.remove("target");
+    this.parts.get(messageId)?.node.classList.add("target");
+  }
+
+  /** From here on new text keeps the bottom in view, until the user scrolls away. */
+  scrollToEnd() {
+    this.atBottom = true;
+    this.#follow();
+  }
+
+  /** Runs `change` (which adds something above) without moving what the user looks at. */
+  async keepPlace(change) {
+    const fromBottom = this.scroller.scrollHeight - this.scroller.scrollTop;
+    this.atBottom = false;
+    await change();
+    this.scroller.scrollTop = this.scroller.scrollHeight - fromBottom;
+  }
+
+  #follow() {
+    if (!this.atBottom || this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = null;
+      if (this.atBottom) this.scroller.scrollTop = this.scroller.scrollHeight;
+    });
+  }
+
+  #build(store, message) {
+    const text = document.createTextNode(message.content);
+    const author = el("strong", { id: `author-${message.id}` }, authorOf(message));
+    const status = el("span", { class: "status" });
+    const reply = el(
+      "button",
+      { type: "button", class: "link", "data-testid": "reply", onclick: () => this.onReply(message) },
+      "Reply",
+    );
+    const footer = el("footer", {}, reply);
+    const node = el(
+      "article",
+      {
+        class: "message",
+        "data-testid": "message",
+        "data-role": message.role,
+        "data-message-id": message.id,
+        "data-level": Math.min(branchLevel(message.path), MAX_INDENT),
+        "aria-labelledby": author.id,
+      },
+      el("header", {}, author, timeOf(message), status),
+      this.#branchNote(store, message),
+      el("div", { class: "content", "data-testid": "content" }, text),
+      footer,
+    );
+    return { node, text, status, footer, reply, stop: null };
+  }
+
+  /** Where a second or later answer to a message begins, it says which message it answers. */
+  #branchNote(store, message) {
+    const parent = store.messages.get(message.parent_id);
+    if (!parent || message.path.at(-1) === 1) return null;
+    return el("p", { class: "hint" }, `↳ in reply to ${authorOf(parent)}: ${excerpt(parent.content, 60)}`);
+  }
+
+  #stopButton(message) {
+    const button = el(
+      "button",
+      {
+        type: "button",
+        "data-testid": "stop",
+        onclick: async () => {
+          button.disabled = true;
+          if (!(await this.onStop(message))) button.disabled = false;
+        },
+      },
+      "Stop",
+    );
+    return button;
+  }
+
+  #place(store, message, node) {
+    const section = this.#section(message);
+    const thread = store.threads.get(message.root_id);
+    for (let i = thread.indexOf(message) + 1; i < thread.length; i += 1) {
+      const next = this.parts.get(thread[i].id)?.node;
+      if (next) return section.insertBefore(node, next);
+    }
+    return section.append(node);
+  }
+
+  #section(message) {
+    const known = this.sections.get(message.root_id);
+    if (known) return known.node;
+    const ordinal = message.path[0];
+    const node = el("section", { class: "thread", "aria-label": `Thread ${ordinal}`, "data-root-id": message.root_id });
+    let next = null;
+    for (const other of this.sections.values()) {
+      if (other.ordinal > ordinal && (!next || other.ordinal < next.ordinal)) next = other;
+    }
+    this.container.insertBefore(node, next?.node ?? null);
+    this.sections.set(message.root_id, { node, ordinal });
+    return node;
+  }
+}
+
+function timeOf(message) {
+  const when = new Date(message.created_at);
+  if (Number.isNaN(when.getTime())) return null;
+  const today = when.toDateString() === new Date().toDateString();
+  const text = today
+    ? when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })
+    : when.toLocaleString([], { dateStyle: "short", timeStyle: "short" });
+  return el("time", { datetime: message.created_at, title: when.toLocaleString() }, text);
+}
