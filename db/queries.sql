@@ -1,0 +1,85 @@
+-- Every statement that Python sends. One call, one round trip, one transaction.
+
+-- name: is_setup
+select rustygpt.api_is_setup()
+-- name: setup
+select rustygpt.api_setup($1, $2, $3)
+-- name: login_lookup
+select rustygpt.api_login_lookup($1)
+-- name: open_session
+select rustygpt.api_open_session($1, $2, $3, $4, $5, $6)
+-- name: me
+select rustygpt.api_me($1, $2)
+-- name: logout
+select rustygpt.api_logout($1)
+-- name: create_user
+select rustygpt.api_create_user($1, $2, $3, $4, $5, $6)
+-- name: find_users
+select rustygpt.api_find_users($1, $2)
+-- name: create_conversation
+select rustygpt.api_create_conversation($1, $2, $3)
+-- name: list_conversations
+select rustygpt.api_list_conversations($1)
+-- name: get_conversation
+select rustygpt.api_get_conversation($1, $2)
+-- name: add_participant
+select rustygpt.api_add_participant($1, $2, $3, $4::text::rustygpt.conversation_role)
+-- name: remove_participant
+select rustygpt.api_remove_participant($1, $2, $3)
+-- name: post_root
+select rustygpt.api_post_root($1, $2, $3, $4, $5, $6)
+-- name: reply
+select rustygpt.api_reply($1, $2, $3, $4, $5, $6)
+-- name: list_threads
+select rustygpt.api_list_threads($1, $2, $3, $4, $5)
+-- name: get_tree
+select rustygpt.api_get_tree($1, $2, $3, $4)
+-- name: cancel
+select rustygpt.api_cancel($1, $2)
+
+-- name: stream_open
+select rustygpt.api_stream_open($1, $2, $3)
+-- name: stream_recheck
+select rustygpt.api_stream_recheck($1, $2)
+-- name: stream_read
+select * from rustygpt.stream_read($1, $2, $3)
+
+-- name: worker_claim
+select rustygpt.worker_claim($1, $2, $3, $4, $5, $6)
+-- name: worker_append
+select rustygpt.worker_append($1, $2, $3, $4, $5)
+-- name: worker_finish
+select rustygpt.worker_finish($1, $2, $3, $4, $5)
+
+-- name: ping
+select 1
+
+-- name: lock_migrations
+select pg_advisory_lock(hashtext('rustygpt.migrations'))
+-- name: unlock_migrations
+select pg_advisory_unlock(hashtext('rustygpt.migrations'))
+-- name: create_ledger
+create table if not exists public.rustygpt_migrations (
+    name text primary key, checksum text not null, applied_at timestamptz not null default now())
+-- name: read_ledger
+select name, checksum from public.rustygpt_migrations
+-- name: write_ledger
+insert into public.rustygpt_migrations (name, checksum) values ($1, $2)
+on conflict (name) do update set checksum = excluded.checksum, applied_at = now()
+-- name: keep_secret
+insert into rustygpt.secrets (name, value) values ($1, $2) on conflict (name) do nothing
+-- name: read_secret
+select value from rustygpt.secrets where name = $1
+-- name: server_version
+select current_setting('server_version_num')::integer
+-- name: find_role
+select 1 from pg_roles where rolname = $1
+-- name: role_statement
+select format(case when exists (select 1 from pg_roles where rolname = $1)
+              then 'alter role %1$I login inherit password %2$L' else 'create role %1$I login inherit password %2$L' end, $1, $2::text)
+-- name: grant_statement
+select format('grant %I to %I', $1::text, $2::text)
+-- name: find_database
+select 1 from pg_database where datname = $1
+-- name: create_database_statement
+select format('create database %I encoding ''UTF8'' template template0', $1::text)
