@@ -22,13 +22,15 @@ $$;
 -- The first account, an administrator. Of two concurrent calls one wins and the other gets 409.
 create or replace function rustygpt.api_setup(p_username text, p_email text, p_password_hash text) returns json
 language plpgsql volatile as $$
+declare
+    new_id uuid;
 begin
     perform pg_advisory_xact_lock(hashtext('rustygpt.setup'));
     if rustygpt.has_users() then
         perform rustygpt.fail(409, 'RGP.SETUP.DONE', 'This service is set up already. Sign in.');
     end if;
-    return json_build_object('user',
-        rustygpt.user_json(rustygpt.create_user(p_username, p_email, p_password_hash, null, true)));
+    new_id := rustygpt.create_user(p_username, p_email, p_password_hash, null, true);
+    return json_build_object('user', rustygpt.user_json(new_id));
 end
 $$;
 
@@ -101,11 +103,13 @@ language sql volatile as $$ delete from rustygpt.sessions where token_hash = p_s
 create or replace function rustygpt.api_create_user(
     p_session bytea, p_username text, p_email text, p_password_hash text, p_display_name text, p_is_admin boolean
 ) returns json language plpgsql volatile as $$
+declare
+    new_id uuid;
 begin
     perform rustygpt.sign_in(p_session);
     perform rustygpt.require_admin();
-    return rustygpt.user_json(
-        rustygpt.create_user(p_username, p_email, p_password_hash, p_display_name, p_is_admin));
+    new_id := rustygpt.create_user(p_username, p_email, p_password_hash, p_display_name, p_is_admin);
+    return rustygpt.user_json(new_id);
 end
 $$;
 
