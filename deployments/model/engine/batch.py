@@ -1,0 +1,56 @@
+"""llama_batch over numpy memory: rows are written in place, nothing is copied."""
+
+from __future__ import annotations
+
+import ctypes
+
+import llama_cpp.llama_cpp as llama
+import numpy as np
+
+
+class Batch:
+    """At most `capacity` rows (token, position, slot, wants logits). Invariant: n <= capacity."""
+
+    def __init__(self, capacity: int, slots: int) -> None:
+        self.capacity = capacity
+        self.n = 0
+        self.outputs = 0
+        self._token = np.zeros(capacity, np.int32)
+        self._position = np.zeros(capacity, np.int32)
+        self._counts = np.ones(capacity, np.int32)
+        self._logits = np.zeros(capacity, np.int8)
+        self._ids = np.arange(slots, dtype=np.int32)
+        self._id_addresses = (self._ids.ctypes.data + 4 * np.arange(slots)).astype(np.uint64)
+        self._slots = np.zeros(capacity + 1, np.uint64)
+        self.struct = llama.llama_batch()
+        for name, array, kind in (
+            ("token", self._token, ctypes.c_int32),
+            ("pos", self._position, ctypes.c_int32),
+            ("n_seq_id", self._counts, ctypes.c_int32),
+            ("seq_id", self._slots, ctypes.POINTER(ctypes.c_int32)),
+            ("logits", self._logits, ctypes.c_int8),
+        ):
+            setattr(self.struct, name, ctypes.cast(array.ctypes.data, ctypes.POINTER(kind)))
+
+    def clear(self) -> None:
+        """Empties the batch."""
+        self.n = self.outputs = 0
+
+    @property
+    def room(self) -> int:
+        """Rows left."""
+        return self.capacity - self.n
+
+    def add(self, slot: int, tokens: list[int], first_position: int, wants_logits: bool) -> int:
+        """Appends consecutive tokens of one slot; returns the last one's output row (only if it wants logits)."""
+        start, self.n = self.n, self.n + len(tokens)
+        assert self.n <= self.capacity
+        self._token[start : self.n] = tokens
+        self._position[start : self.n] = np.arange(first_position, first_position + len(tokens))
+        self._slots[start : self.n] = self._id_addresses[slot]
+        self._logits[start : self.n] = 0
+        if wants_logits:
+            self._logits[self.n - 1] = 1
+            self.outputs += 1
+        self.struct.n_tokens = self.n
+        return self.outputs - 1

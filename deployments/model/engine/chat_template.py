@@ -1,0 +1,66 @@
+"""The model's own chat template, rendered so that what users write can never become a special token."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from deployments.model.engine.vocabulary import Vocabulary
+
+# ChatML: what a model without a template of its own gets; most instruction models have learnt it.
+FALLBACK = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class ChatTemplate:
+    """Renders messages to token ids.
+
+    Contents are replaced by random marks while the template runs, so that the template's text is tokenised
+    with special tokens and each content without.
+    """
+
+    def __init__(self, source: str | None, vocabulary: Vocabulary) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        self._template = environment.from_string(source or FALLBACK)
+        self._vocabulary = vocabulary
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of the prompt that asks for the assistant's next message."""
+        nonce = secrets.token_hex(8)
+        # Templates trim contents: the marks have no space at their ends, the contents are trimmed here.
+        contents = [message["content"].strip() for message in messages]
+        marked: list[dict[str, Any]] = [
+            {**message, "content": f"{nonce}-{place}-"} for place, message in enumerate(messages)
+        ]
+        vocabulary = self._vocabulary
+        text = self._template.render(
+            messages=marked,
+            add_generation_prompt=True,
+            bos_token=vocabulary.text(vocabulary.bos),
+            eos_token=vocabulary.text(vocabulary.eos),
+        )
+        tokens: list[int] = []
+        for place, part in enumerate(re.split(rf"{nonce}-(\d+)-", text)):
+            if place % 2:
+                tokens += vocabulary.tokenize(contents[int(part)])
+            elif part:
+                tokens += vocabulary.tokenize(part, special=True)
+        if vocabulary.adds_bos and tokens[:1] != [vocabulary.bos]:
+            tokens.insert(0, vocabulary.bos)
+        return tokens
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)

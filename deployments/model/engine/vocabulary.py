@@ -1,0 +1,37 @@
+"""Tokens and text, both ways."""
+
+from __future__ import annotations
+
+import ctypes
+
+import llama_cpp.llama_cpp as llama
+
+
+class Vocabulary:
+    """The model's token table. Safe for use by several threads: it only reads."""
+
+    def __init__(self, model: ctypes.c_void_p) -> None:
+        self._vocab = llama.llama_model_get_vocab(model)
+        self.size: int = llama.llama_vocab_n_tokens(self._vocab)
+        self.adds_bos: bool = llama.llama_vocab_get_add_bos(self._vocab)
+        self.bos: int = llama.llama_vocab_bos(self._vocab)
+        self.eos: int = llama.llama_vocab_eos(self._vocab)
+        self.end_ids = frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self._vocab, i))
+        self.pieces = [self._piece(i, special=False) for i in range(self.size)]
+
+    def _piece(self, token: int, special: bool) -> bytes:
+        buffer = ctypes.create_string_buffer(512)
+        size = llama.llama_token_to_piece(self._vocab, token, buffer, 512, 0, special)
+        return buffer.raw[:size] if size > 0 else b""
+
+    def text(self, token: int) -> str:
+        """A token as templates write it, special ones by their name; empty when there is none (-1)."""
+        return self._piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """Token ids of a text. With `special`, names of special tokens become those tokens: never for user text."""
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        tokens = (ctypes.c_int32 * room)()
+        count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
+        return list(tokens[:count])
