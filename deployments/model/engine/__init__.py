@@ -1,0 +1,31 @@
+"""The batching engine. Knows neither HTTP, nor Ray, nor SQL; usable alone."""
+
+from deployments.model.engine.engine import Engine
+from deployments.model.engine.model_file import check_model_file
+from deployments.model.engine.request import (
+    EngineError,
+    EngineOptions,
+    EngineStats,
+    Finish,
+    FinishReason,
+    GenerationRequest,
+    ModelFileError,
+    PromptTooLong,
+    QueueFull,
+    TokenDelta,
+)
+
+__all__ = [
+    "Engine",
+    "EngineError",
+    "EngineOptions",
+    "EngineStats",
+    "Finish",
+    "FinishReason",
+    "GenerationRequest",
+    "ModelFileError",
+    "PromptTooLong",
+    "QueueFull",
+    "TokenDelta",
+    "check_model_file",
+]

@@ -1,0 +1,95 @@
+"""One generation on its way through the engine, and the slots of the KV cache it may live in."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass, field
+
+from deployments.model.engine.detokenizer import Detokenizer
+from deployments.model.engine.request import Finish, FinishReason, GenerationRequest, TokenDelta
+from deployments.model.engine.sampler import Sampler
+
+
+@dataclass(eq=False)
+class Slot:
+    """A sequence id of llama.cpp. `tokens` are those whose KV is computed, kept after use as a cached prefix."""
+
+    id: int
+    tokens: list[int] = field(default_factory=list)
+    sequence: Sequence | None = None
+    last_used: float = 0.0
+
+    def common_prefix(self, tokens: list[int]) -> int:
+        """How many leading tokens this slot has computed already."""
+        limit = min(len(self.tokens), len(tokens))
+        if self.tokens[:limit] == tokens[:limit]:
+            return limit
+        pairs = zip(self.tokens, tokens, strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+class Sequence:
+    """State of one generation. Touched by the engine's thread only, but for `cancelled` and `outbox`."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        detokenizer: Detokenizer,
+        limit_tokens: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.request = request
+        self.tokens = [*request.prompt_token_ids, *request.produced_token_ids]
+        self.limit_tokens = limit_tokens
+        self.slot: Slot | None = None
+        self.sampler = Sampler(request)
+        self.cached_tokens = 0
+        self.cancelled = False
+        self.loop = loop
+        self.outbox: asyncio.Queue[TokenDelta | Finish] = asyncio.Queue()
+        self._detokenizer = detokenizer
+        self._unsent: list[int] = []
+        for token in request.produced_token_ids:
+            detokenizer.feed(token)  # shown before: only the state it leaves matters
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of the answer so far, those produced before included."""
+        return len(self.tokens) - len(self.request.prompt_token_ids)
+
+    def early_end(self) -> FinishReason | None:
+        """Why this sequence must end now, before another token is made."""
+        if self.cancelled:
+            return "cancelled"
+        if self._detokenizer.stopped:
+            return "stop"
+        if len(self.tokens) >= self.limit_tokens:
+            return "length"
+        if self.request.deadline is not None and time.monotonic() >= self.request.deadline:
+            return "timeout"
+        return None
+
+    def accept(self, token: int) -> TokenDelta | None:
+        """Takes a new token of the answer; returns what may be shown now."""
+        self.tokens.append(token)
+        self._unsent.append(token)
+        return self._delta(self._detokenizer.feed(token))
+
+    def rest(self) -> TokenDelta | None:
+        """What was held back, at the end."""
+        return None if self._detokenizer.stopped else self._delta(self._detokenizer.flush())
+
+    def _delta(self, text: str) -> TokenDelta | None:
+        if not text:
+            return None
+        delta = TokenDelta(tuple(self._unsent), text)
+        self._unsent.clear()
+        return delta
+
+    def finish(self, reason: FinishReason, message: str = "") -> Finish:
+        """The closing item."""
+        return Finish(
+            reason, len(self.request.prompt_token_ids), self.completion_tokens, self.cached_tokens, message
+        )
