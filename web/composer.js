@@ -6,6 +6,8 @@ import { byId, clearAlert, excerpt, showAlert } from "./dom.js";
 import { authorOf } from "./thread.js";
 
 const HINT = "Enter sends, Shift+Enter starts a new line";
+const WAIT = "You can send when the answer is complete; Stop ends it now";
+const READ_ONLY = "You can read this conversation but not write in it";
 const MAX_HEIGHT_PX = 240;
 
 export class Composer {
@@ -64,11 +66,12 @@ export class Composer {
     const wait = this.#mustWait(target);
     this.sendButton.disabled = this.readOnly || this.sending || wait;
     this.box.disabled = this.readOnly;
-    setText("composer-target", target ? `Replying to ${authorOf(target)}: ${excerpt(target.content, 60)}` : "New thread");
-    setText("composer-hint", this.readOnly ? "You can read this conversation but not write in it" : wait
-      ? "You can send when the answer is complete; Stop ends it now" : HINT);
+    const replying = target && `Replying to ${authorOf(target)}: ${excerpt(target.content, 60)}`;
+    setText("composer-target", replying || "New thread");
+    setText("composer-hint", this.readOnly ? READ_ONLY : wait ? WAIT : HINT);
     byId("composer-new-thread").hidden = this.readOnly || !target;
-    byId("composer-follow").hidden = this.readOnly || this.store.messages.size === 0 || !(this.replyTo || this.newThread);
+    const chosen = this.replyTo !== null || this.newThread;
+    byId("composer-follow").hidden = this.readOnly || this.store.messages.size === 0 || !chosen;
   }
 
   #choose({ replyTo, newThread }) {

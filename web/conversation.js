@@ -30,6 +30,7 @@ export class ConversationPage {
     this.close();
     this.id = id;
     this.me = me;
+    if (this.composer.conversationId !== id) this.composer.forget();
     this.view.clear();
     this.view.scrollToEnd();
     this.older.hidden = true;
