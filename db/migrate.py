@@ -64,7 +64,7 @@ async def _apply(connection: asyncpg.Connection) -> None:
     if applied.get("functions") != checksum:
         async with connection.transaction():
             # Functions call each other across files: their bodies are checked when they first run.
-            await connection.execute("set local check_function_bodies = off")
+            await connection.execute(QUERIES["defer_function_checks"])
             for path in functions:
                 await connection.execute(path.read_text())
             await connection.execute(QUERIES["write_ledger"], "functions", checksum)
@@ -72,7 +72,7 @@ async def _apply(connection: asyncpg.Connection) -> None:
 
 async def _login_roles(connection: asyncpg.Connection, dsn: str) -> dict[str, str]:
     """Login roles are one pair a database, since roles are shared by all databases of a server."""
-    database = await connection.fetchval("select current_database()")
+    database = await connection.fetchval(QUERIES["database_name"])
     addresses = {}
     for kind in ("app", "worker"):
         login = f"{database}_{kind}"

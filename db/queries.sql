@@ -47,7 +47,7 @@ select * from rustygpt.stream_read($1, $2, $3)
 -- name: worker_claim
 select rustygpt.worker_claim($1, $2, $3, $4, $5, $6)
 -- name: worker_append
-select rustygpt.worker_append($1, $2, $3, $4, $5)
+select rustygpt.worker_append($1, $2, $3, $4, $5, $6)
 -- name: worker_finish
 select rustygpt.worker_finish($1, $2, $3, $4, $5)
 
@@ -72,8 +72,10 @@ insert into rustygpt.secrets (name, value) values ($1, $2) on conflict (name) do
 select value from rustygpt.secrets where name = $1
 -- name: server_version
 select current_setting('server_version_num')::integer
--- name: find_role
-select 1 from pg_roles where rolname = $1
+-- name: database_name
+select current_database()
+-- name: defer_function_checks
+set local check_function_bodies = off
 -- name: role_statement
 select format(case when exists (select 1 from pg_roles where rolname = $1)
               then 'alter role %1$I login inherit password %2$L' else 'create role %1$I login inherit password %2$L' end, $1, $2::text)

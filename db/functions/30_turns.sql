@@ -116,38 +116,40 @@ end
 $$;
 
 -- One call a flush for all turns of a replica. Arrays are parallel: a turn, the epoch it was claimed with,
--- the delta's payload (null: only renew the lease) and its token ids as '1,2,3'. Returns, for each turn that
--- wants the replica's attention, [message_id, "lost" | "cancel"]. Turns come sorted by conversation: all
--- replicas lock channels in one order.
+-- the delta's number (from 0), its payload (null: only renew the lease) and its token ids as '1,2,3'. A delta
+-- whose number is stored already is not stored again: a call whose answer was lost can be repeated. Returns,
+-- for each turn that wants the replica's attention, [message_id, "lost" | "cancel"]. Turns are taken sorted by
+-- conversation: all replicas lock channels in one order.
 create or replace function rustygpt.worker_append(
-    p_message_ids uuid[], p_epochs integer[], p_payloads text[], p_token_ids text[], p_lease interval
+    p_message_ids uuid[], p_epochs integer[], p_numbers integer[], p_payloads text[], p_token_ids text[],
+    p_lease interval
 ) returns json language plpgsql volatile as $$
 declare
     item record;
     answer json[] := '{}';
-    cancelled boolean;
+    held rustygpt.turns;
 begin
     for item in
         select i.*, t.conversation_id
-          from unnest(p_message_ids, p_epochs, p_payloads, p_token_ids) as i (message_id, epoch, payload, tokens)
+          from unnest(p_message_ids, p_epochs, p_numbers, p_payloads, p_token_ids)
+               as i (message_id, epoch, number, payload, tokens)
           join rustygpt.turns t using (message_id)
          order by t.conversation_id, i.message_id
     loop
         perform 1 from rustygpt.channels where id = item.conversation_id for no key update;
-        update rustygpt.turns
-           set lease_expires_at = now() + p_lease,
-               delta_count = delta_count + (item.payload is not null)::integer
+        update rustygpt.turns set lease_expires_at = now() + p_lease
          where message_id = item.message_id and epoch = item.epoch and state = 'running'
-        returning cancel_requested into cancelled;
+        returning * into held;
         if not found then
             answer := answer || json_build_array(item.message_id, 'lost');
             continue;
         end if;
-        if item.payload is not null then
+        if item.payload is not null and item.number = held.delta_count then
+            update rustygpt.turns set delta_count = delta_count + 1 where message_id = item.message_id;
             perform rustygpt.append_event(item.conversation_id, 'message.delta', item.payload::json,
                 item.message_id, string_to_array(item.tokens, ',')::integer[]);
         end if;
-        if cancelled then
+        if held.cancel_requested then
             answer := answer || json_build_array(item.message_id, 'cancel');
         end if;
     end loop;

@@ -1,6 +1,6 @@
 """The batching engine. Knows neither HTTP, nor Ray, nor SQL; usable alone."""
 
-from deployments.model.engine.engine import Engine
+from deployments.model.engine.engine import Engine, Generation
 from deployments.model.engine.model_file import check_model_file
 from deployments.model.engine.request import (
     EngineError,
@@ -22,6 +22,7 @@ __all__ = [
     "EngineStats",
     "Finish",
     "FinishReason",
+    "Generation",
     "GenerationRequest",
     "ModelFileError",
     "PromptTooLong",

@@ -38,6 +38,27 @@ logger = logging.getLogger(__name__)
 NO_KV_ROOM = 1  # llama_decode's answer
 
 
+class Generation:
+    """An async iterator of deltas and then exactly one Finish. Leaving it early frees its slot."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self._sequence = sequence
+
+    def cancel(self) -> None:
+        """Ends it after the engine's current step: what is ready is still delivered, then Finish("cancelled")."""
+        self._sequence.cancelled = True
+
+    async def __aiter__(self) -> AsyncIterator[TokenDelta | Finish]:
+        try:
+            while True:
+                item = await self._sequence.outbox.get()
+                yield item
+                if isinstance(item, Finish):
+                    return
+        finally:
+            self._sequence.cancelled = True
+
+
 class Engine:
     """Generates text for many requests at once: they join and leave between steps (continuous batching).
 
@@ -102,20 +123,9 @@ class Engine:
             steps_total=self._steps,
         )
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[TokenDelta | Finish]:
-        """Yields deltas and then exactly one Finish. Closing the iterator frees the slot after the current step.
-
-        Raises PromptTooLong or QueueFull before the first item.
-        """
-        sequence = self._submit(request)
-        try:
-            while True:
-                item = await sequence.outbox.get()
-                yield item
-                if isinstance(item, Finish):
-                    return
-        finally:
-            sequence.cancelled = True
+    def generate(self, request: GenerationRequest) -> Generation:
+        """Starts a generation. Raises PromptTooLong, QueueFull, EngineError when closed."""
+        return Generation(self._submit(request))
 
     def _submit(self, request: GenerationRequest) -> Sequence:
         prompt = len(request.prompt_token_ids)

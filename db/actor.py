@@ -1,0 +1,99 @@
+"""The Postgres access actor: one a cluster, it makes the database ready and hands out access to it.
+
+It is not on the path of a request or a token: a replica asks it once, at its start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Literal
+
+import ray
+
+from db.access import Access
+from db.embedded import EmbeddedPostgres
+from db.errors import DatabaseError, DatabaseSetupError, DatabaseUnavailable
+from db.migrate import migrate
+from db.pool import Database, Grant
+
+logger = logging.getLogger(__name__)
+
+NAME = "postgres"
+NAMESPACE = "rustygpt"
+Kind = Literal["app", "worker"]
+
+
+class PostgresAccess:
+    """Makes the database ready: the external one, or the embedded one, which it starts (or adopts, when the
+    server outlived an earlier actor) and keeps running."""
+
+    def __init__(self, access: Access) -> None:
+        self._url = access.url
+        self._embedded = None if access.url else EmbeddedPostgres(access.folder)
+        self._connections = access.connections_per_replica
+        self._addresses: dict[str, str] | None = None
+        self._ready = asyncio.Lock()
+        self._supervision = asyncio.create_task(self._supervise()) if self._embedded else None
+
+    async def grant(self, kind: Kind) -> Grant:
+        """Access for one replica, once the schema is ready. Raises DatabaseUnavailable, DatabaseSetupError."""
+        async with self._ready:
+            if self._addresses is None:
+                self._addresses = await migrate(await asyncio.to_thread(self._start))
+        return Grant(self._addresses[kind], self._connections)
+
+    def _start(self) -> str:
+        if self._embedded is None:
+            assert self._url is not None
+            return self._url
+        if sum(node["Alive"] for node in ray.nodes()) > 1:
+            raise DatabaseSetupError(
+                "the embedded PostgreSQL serves one machine only; set DATABASE_URL for a cluster of several nodes"
+            )
+        return self._embedded.start()
+
+    async def _supervise(self, period_seconds: float = 1.0) -> None:
+        """Starts the embedded server again when it died."""
+        assert self._embedded is not None
+        while True:
+            await asyncio.sleep(period_seconds)
+            if self._addresses is not None and not self._embedded.is_running():
+                logger.warning("the embedded PostgreSQL is gone; starting it again")
+                try:
+                    await asyncio.to_thread(self._embedded.start)
+                except DatabaseUnavailable:
+                    logger.exception("the embedded PostgreSQL did not start")
+
+
+def open_access(access: Access) -> ray.actor.ActorHandle:
+    """The cluster's access actor; made when there is none."""
+    return (
+        ray.remote(PostgresAccess)
+        .options(
+            name=NAME,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=-1,
+            num_cpus=0,
+        )
+        .remote(access)
+    )
+
+
+async def connect_database(access: Access, kind: Kind) -> Database:
+    """A replica's way to the database: asks the actor for access, and waits while the server is starting.
+
+    Raises DatabaseSetupError, at once: waiting does not mend it.
+    """
+    while True:
+        try:
+            grant = await open_access(access).grant.remote(kind)
+            return await Database.connect(grant, access.statement_timeout_seconds)
+        except DatabaseSetupError:
+            raise
+        except (DatabaseError, ray.exceptions.RayActorError) as error:
+            logger.warning("waiting for the database: %s", error)
+            await asyncio.sleep(1)

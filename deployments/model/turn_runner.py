@@ -1,0 +1,183 @@
+"""Durable turns: claim, generate, append, finish; and take over those whose replica died.
+
+    queued --claim--> running --finish--> done          (worker_claim, worker_finish)
+    running --lease expired, claim with epoch + 1--> running
+    running --"lost": somebody claimed it after us--> (no longer ours; nothing is written)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import timedelta
+from uuid import UUID
+
+import orjson
+
+from db.errors import DatabaseUnavailable
+from db.pool import Database
+from deployments.config import Model, Turn
+from deployments.model.append_writer import AppendWriter, OpenTurn
+from deployments.model.claim import Claim
+from deployments.model.engine import (
+    Engine,
+    EngineError,
+    Finish,
+    GenerationRequest,
+    PromptTooLong,
+    QueueFull,
+)
+from deployments.model.prompt import fit
+from deployments.observability.metrics import FIRST_TOKEN_SECONDS, TURNS
+
+logger = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 1.0
+
+
+class TurnRunner:
+    """Runs the turns of one replica. `owner` names the replica in the leases."""
+
+    def __init__(
+        self, database: Database, engine: Engine, model_id: str, model: Model, turn: Turn, owner: str
+    ) -> None:
+        self._database = database
+        self._engine = engine
+        self._model_id = model_id
+        self._model = model
+        self._owner = owner
+        self._lease = timedelta(seconds=turn.lease_seconds)
+        self._patience = timedelta(seconds=turn.patience_seconds)
+        self._writer = AppendWriter(database, self._lease)
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Writes, listens for cancels and sweeps until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._writer.run())
+            group.create_task(self._sweep())
+            # A cancel whose notification is lost comes back with the next append.
+            group.create_task(self._database.listen("rustygpt_cancels", self._stop, lambda: None))
+
+    def _stop(self, message_id: str) -> None:
+        if turn := self._writer.find(UUID(message_id)):
+            turn.stop()
+
+    async def run_turn(self, message_id: UUID) -> None:
+        """Returns when the turn has ended here, or at once when another replica has it.
+
+        A cancelled caller does not cancel the turn.
+        """
+        for claim in await self._claim(1, message_id):
+            await asyncio.shield(self._start(claim))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            room = 2 * self._engine.options.max_slots - len(self._running)
+            if room <= 0:
+                continue
+            try:
+                for claim in await self._claim(room, None):
+                    logger.info("taking over turn %s, epoch %d", claim.message_id, claim.epoch)
+                    self._start(claim)
+            except DatabaseUnavailable:
+                continue
+
+    async def _claim(self, limit: int, only: UUID | None) -> list[Claim]:
+        answer = await self._database.value(
+            "worker_claim", self._model_id, self._owner, self._lease, limit, only, self._patience
+        )
+        return [Claim.from_json(item) for item in orjson.loads(answer)]
+
+    def _start(self, claim: Claim) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._write(claim))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _write(self, claim: Claim) -> None:
+        turn = self._writer.open(claim)
+        try:
+            finish = await self._generate(turn)
+            await turn.settled.wait()
+            if not turn.lost:
+                await self._finish(claim, finish)
+        except Exception:
+            # The lease runs out and the turn is tried again, at most five times in all.
+            logger.exception("turn %s failed", claim.message_id)
+        finally:
+            self._writer.close(turn)
+
+    async def _generate(self, turn: OpenTurn) -> Finish:
+        claim = turn.claim
+        try:
+            generation = self._engine.generate(await self._request(claim))
+        except PromptTooLong as error:
+            message = (
+                f"This message is too long for the model: with the answer it has {error.prompt_tokens} tokens, "
+                f"and at most {error.limit_tokens} fit. Shorten it and ask again."
+            )
+            return Finish("error", error.prompt_tokens, 0, 0, message)
+        except QueueFull:
+            return Finish("error", 0, 0, 0, "Too many answers are being written. Ask again in a moment.")
+        except EngineError:
+            logger.exception("turn %s was refused by the engine", claim.message_id)
+            return Finish("error", 0, 0, 0, "The model cannot answer now. Ask again in a moment.")
+        turn.generation = generation
+        if turn.cancelled:
+            generation.cancel()
+        started, first = time.perf_counter(), True
+        async for item in generation:
+            if isinstance(item, Finish):
+                return item
+            if first:
+                FIRST_TOKEN_SECONDS.observe(time.perf_counter() - started, tags={"model": self._model_id})
+                first = False
+            self._writer.add(turn, item)
+        raise AssertionError("a generation ends with a Finish")
+
+    async def _request(self, claim: Claim) -> GenerationRequest:
+        model = self._model
+        limit = self._engine.max_sequence_tokens
+        # A quarter of the window, or less when answers are shorter, is kept for the answer.
+        room = limit - min(model.max_tokens, limit // 4)
+        prompt = await asyncio.to_thread(fit, model.system_prompt, claim.history, self._engine.render_chat, room)
+        if len(prompt) > room:
+            raise PromptTooLong(len(prompt), room)
+        return GenerationRequest(
+            prompt_token_ids=tuple(prompt),
+            produced_token_ids=claim.token_ids,
+            max_tokens=model.max_tokens,
+            temperature=model.temperature,
+            top_p=model.top_p,
+            top_k=model.top_k,
+            repeat_penalty=model.repeat_penalty,
+            deadline=time.monotonic() + claim.seconds_left,
+            user=str(claim.conversation_id),
+        )
+
+    async def _finish(self, claim: Claim, finish: Finish) -> None:
+        usage = {
+            "prompt_tokens": finish.prompt_tokens,
+            "completion_tokens": finish.completion_tokens,
+            "total_tokens": finish.prompt_tokens + finish.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": finish.cached_tokens},
+        }
+        message = finish.message or {"timeout": "The answer took longer than allowed."}.get(finish.reason)
+        while True:
+            try:
+                ended = await self._database.value(
+                    "worker_finish",
+                    claim.message_id,
+                    claim.epoch,
+                    finish.reason,
+                    orjson.dumps(usage).decode(),
+                    message or None,
+                )
+                break
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.2)
+        if ended:
+            TURNS.inc(tags={"model": self._model_id, "finish_reason": finish.reason})
