@@ -1,0 +1,48 @@
+"""The Gateway's HTTP application."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from deployments.gateway.auth import routes as auth
+from deployments.gateway.auth.cookies import require_csrf
+from deployments.gateway.conversations import routes as conversations
+from deployments.gateway.health import routes as health
+from deployments.gateway.middleware import BodyLimit, RequestEnvelope
+from deployments.gateway.services import Services
+from deployments.gateway.threads import routes as threads
+from deployments.gateway.users import routes as users
+from deployments.problems import HANDLERS
+
+WEB = Path(__file__).parents[2] / "web"
+
+
+def build_app(services: Services) -> FastAPI:
+    """All routes. No documentation page: its scripts would come from elsewhere; /openapi.json is there."""
+    app = FastAPI(
+        title="RustyGPT",
+        version="0.1.0",
+        description="Conversations with local models, whose answers survive anything.",
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        exception_handlers=HANDLERS,
+    )
+    app.state.services = services
+    app.add_middleware(BodyLimit, limit_bytes=services.settings.server.body_limit_bytes)
+    app.add_middleware(RequestEnvelope, settings=services.settings.server)
+    app.include_router(health.router)
+    app.include_router(auth.public)
+    for router in (auth.private, users.router, conversations.router, threads.router):
+        app.include_router(router, dependencies=[Depends(require_csrf)])
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
+
+    app.mount("/static", StaticFiles(directory=WEB), name="static")
+    return app

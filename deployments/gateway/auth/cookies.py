@@ -1,0 +1,57 @@
+"""The two cookies of a session."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from deployments.config import Session
+from deployments.problems import ProblemError
+from deployments.sessions import CSRF_COOKIE, CSRF_HEADER, SESSION_COOKIE
+
+
+def csrf_token(session_token: str) -> str:
+    """Bound to the session: a token of another or an older session does not pass."""
+    digest = hmac.digest(session_token.encode(), b"rustygpt csrf", hashlib.sha256)
+    return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=").decode()
+
+
+def set_cookies(response: Response, token: str, settings: Session) -> None:
+    """Hands a session to the browser: the token out of scripts' reach, the CSRF token within it."""
+    for name, value, http_only, same_site in (
+        (SESSION_COOKIE, token, True, settings.cookie_same_site),
+        (CSRF_COOKIE, csrf_token(token), False, "strict"),
+    ):
+        response.set_cookie(
+            name,
+            value,
+            max_age=settings.absolute_seconds,
+            path="/",
+            secure=settings.cookie_secure,
+            httponly=http_only,
+            samesite=same_site,
+        )
+
+
+def clear_cookies(response: Response) -> None:
+    """Takes both back."""
+    response.delete_cookie(SESSION_COOKIE, path="/")
+    response.delete_cookie(CSRF_COOKIE, path="/")
+
+
+async def require_csrf(request: Request) -> None:
+    """Dependency of every call that changes something. Raises ProblemError 403."""
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    token = request.cookies.get(SESSION_COOKIE)
+    sent = request.headers.getlist(CSRF_HEADER)
+    if token and (len(sent) != 1 or not hmac.compare_digest(sent[0].encode(), csrf_token(token).encode())):
+        raise ProblemError(
+            403,
+            "RGP.AUTH.CSRF",
+            f"Send the value of the cookie {CSRF_COOKIE} in the header {CSRF_HEADER}.",
+        )

@@ -1,0 +1,109 @@
+"""What every request and every answer of the Gateway gets: an id, a size limit, headers, a count."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.config import Server
+from deployments.observability.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from deployments.problems import ProblemError, problem, unexpected
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+}
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class RequestEnvelope:
+    """Outermost: so that refusals and failures carry the headers and are counted, too."""
+
+    def __init__(self, app: ASGIApp, settings: Server) -> None:
+        self._app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        given = Headers(scope=scope).get(self._settings.request_id_header, "").strip()
+        request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status = 500
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[self._settings.request_id_header] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            # Starlette raises again what it has answered with 500; here it is answered, once.
+            if status == 500:
+                answer = await unexpected(Request(scope), error)
+                await answer(scope, receive, send_with_headers)
+        finally:
+            structlog.contextvars.unbind_contextvars("request_id")
+            tags = {"method": _method(scope), "path": _template(scope), "status": str(status)}
+            HTTP_REQUESTS.inc(tags=tags)
+            HTTP_SECONDS.observe(time.perf_counter() - started, tags=tags)
+
+
+def _method(scope: Scope) -> str:
+    known = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    return scope["method"] if scope["method"] in known else "other"
+
+
+def _template(scope: Scope) -> str:
+    """Path of the route, not of the request: a label must not grow with the data."""
+    route = scope.get("route")
+    return getattr(route, "path", None) or "other"
+
+
+class BodyLimit:
+    """Refuses bodies above the limit with 413, by Content-Length or as they arrive."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self._app = app
+        self._limit = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdigit() and int(announced) > self._limit:
+            error = self._too_large()
+            return await problem(error.status, error.code, error.message)(scope, receive, send)
+        arrived = 0
+
+        async def counted() -> Message:
+            nonlocal arrived
+            message = await receive()
+            arrived += len(message.get("body", b""))
+            if arrived > self._limit:
+                raise self._too_large()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _too_large(self) -> ProblemError:
+        return ProblemError(
+            413, "RGP.BODY_TOO_LARGE", f"The body is too large: at most {self._limit} bytes are taken."
+        )

@@ -1,0 +1,43 @@
+"""What a request handler needs of its replica, and who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.responses import Response
+
+from db.pool import Database
+from deployments.config import Settings
+from deployments.gateway.threads.dispatcher import TurnDispatcher
+from deployments.sessions import session_of
+
+
+@dataclass(frozen=True)
+class Services:
+    """Made once a replica."""
+
+    settings: Settings
+    database: Database
+    turns: TurnDispatcher
+
+    @property
+    def idle(self) -> timedelta:
+        """A session unused for so long ends."""
+        return timedelta(seconds=self.settings.session.idle_seconds)
+
+
+def services_of(request: Request) -> Services:
+    """The replica's services."""
+    return request.app.state.services
+
+
+ServicesOf = Annotated[Services, Depends(services_of)]
+SessionOf = Annotated[bytes, Depends(session_of)]
+
+
+def json_answer(text: str, status: int = 200) -> Response:
+    """What a stored function returned, passed on as it is."""
+    return Response(text, status, {"Cache-Control": "no-store"}, media_type="application/json")
