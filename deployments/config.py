@@ -39,7 +39,6 @@ class Server(Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="address that the proxy listens on")
     port: int = Field(8000, ge=1, le=65535, description="port that the proxy listens on")
-    request_id_header: str = Field("x-request-id", min_length=1, description="header that carries a request's id")
     body_limit_bytes: int = Field(1_048_576, ge=1024, description="largest request body")
 
 

@@ -34,7 +34,7 @@ def build_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(BodyLimit, limit_bytes=services.settings.server.body_limit_bytes)
-    app.add_middleware(RequestEnvelope, settings=services.settings.server)
+    app.add_middleware(RequestEnvelope)
     app.include_router(health.router)
     app.include_router(auth.public)
     for router in (auth.private, users.router, conversations.router, threads.router):

@@ -10,6 +10,7 @@ from deployments.config import Settings, database_access
 from deployments.gateway.app import build_app
 from deployments.gateway.services import Services
 from deployments.gateway.threads.dispatcher import TurnDispatcher
+from deployments.loopback import keep_replica_on_loopback
 from deployments.observability.logs import configure_logs
 
 
@@ -20,6 +21,7 @@ class GatewayDeployment:
 
     async def __init__(self, settings: Settings) -> None:
         configure_logs(settings.logging)
+        keep_replica_on_loopback()
         database = await connect_database(database_access(settings.db), "app")
         self._services = Services(settings, database, TurnDispatcher())
 

@@ -1,17 +1,14 @@
-"""What every request and every answer of the Gateway gets: an id, a size limit, headers, a count."""
+"""What every request and every answer of the Gateway gets: a size limit, headers, a count."""
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.config import Server
 from deployments.observability.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from deployments.problems import ProblemError, problem, unexpected
 
@@ -23,22 +20,18 @@ SECURITY_HEADERS = {
         "form-action 'self'; frame-ancestors 'none'"
     ),
 }
-REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
 
 class RequestEnvelope:
     """Outermost: so that refusals and failures carry the headers and are counted, too."""
 
-    def __init__(self, app: ASGIApp, settings: Server) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        given = Headers(scope=scope).get(self._settings.request_id_header, "").strip()
-        request_id = given if REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        # Serve gives each request an id (the client's, if it sent one) and returns it in the answer.
+        structlog.contextvars.bind_contextvars(request_id=Headers(scope=scope).get("x-request-id", ""))
         started = time.perf_counter()
         status = 500
 
@@ -47,7 +40,6 @@ class RequestEnvelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers[self._settings.request_id_header] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)

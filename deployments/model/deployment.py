@@ -11,6 +11,7 @@ from ray import serve
 
 from db.actor import connect_database
 from deployments.config import Settings, database_access
+from deployments.loopback import keep_replica_on_loopback
 from deployments.messages import MODEL_DEPLOYMENT, TurnOffer
 from deployments.model.engine import Engine, EngineOptions
 from deployments.model.turn_runner import TurnRunner
@@ -33,6 +34,7 @@ class ModelDeployment:
 
     async def __init__(self, settings: Settings, model_id: str) -> None:
         configure_logs(settings.logging)
+        keep_replica_on_loopback()
         self._model_id = model_id
         model = settings.llm.models[model_id]
         options = EngineOptions(

