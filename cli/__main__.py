@@ -1,0 +1,5 @@
+"""`python -m cli` is `rustygpt`."""
+
+from cli.main import run
+
+run()

@@ -1,0 +1,74 @@
+"""One Postgres server and one running product for the whole run; a fresh database for each module."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from db.embedded import EmbeddedPostgres
+from db.pool import Database, Grant
+from tests.support.person import PASSWORD, Person
+from tests.support.product import Product
+
+_databases = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def run_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Home of the shared product. Postgres may run as another user, who must reach its folder."""
+    home = tmp_path_factory.mktemp("run") / "home"
+    home.mkdir()
+    for folder in (home, *home.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o711)
+    return home
+
+
+@pytest.fixture(scope="session")
+def postgres(run_home: Path) -> Iterator[str]:
+    """Superuser's address of the run's server, which the shared product uses, too."""
+    server = EmbeddedPostgres(run_home / "postgres")
+    yield server.start()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def product(run_home: Path, postgres: str) -> Iterator[Product]:
+    """The running product, set up with the administrator `admin`."""
+    product = Product(run_home)
+    product.start()
+    account = {"username": "admin", "email": "admin@example.org", "password": PASSWORD}
+    Person(product.url, "admin").call("POST", "/api/setup", account, 201)
+    yield product
+    product.stop()
+
+
+@pytest.fixture(scope="session")
+def admin(product: Product) -> Person:
+    """The administrator of the shared product, signed in."""
+    return Person(product.url, "admin").sign_in()
+
+
+@pytest.fixture
+def person(admin: Person) -> Person:
+    """Somebody new, signed in."""
+    return admin.invite()
+
+
+@pytest.fixture(scope="module")
+async def database_url(postgres: str) -> AsyncIterator[str]:
+    """Superuser's address of a database of its own, empty."""
+    name = f"test_{next(_databases)}"
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(f"create database {name}")
+    yield postgres.replace("/postgres?", f"/{name}?")
+    await connection.execute(f"drop database {name} with (force)")
+    await connection.close()
+
+
+async def connect(url: str) -> Database:
+    """A pool of the given role's address."""
+    return await Database.connect(Grant(url, 4))

@@ -1,0 +1,99 @@
+"""The product as an operator runs it: `rustygpt serve` as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from deployments.local_cluster import free_port
+
+RUSTYGPT = [sys.executable, "-m", "cli"]
+START_SECONDS = 180.0
+
+
+def environment(home: Path, **extra: str) -> dict[str, str]:
+    """This process's environment without settings of its own, for a product whose data lie in `home`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RUSTYGPT", "RAY_", "DATABASE_URL"))}
+    return kept | {"RUSTYGPT_HOME": str(home), "PYTHONUNBUFFERED": "1"} | extra
+
+
+class Product:
+    """One installation: a home, a port, and the process while it runs."""
+
+    def __init__(self, home: Path, **extra: str) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = home.with_suffix(".log")
+        self._extra = extra
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when the product has said that it is ready."""
+        with self.log.open("ab") as log:
+            begin = self.log.stat().st_size
+            self._process = subprocess.Popen(
+                [*RUSTYGPT, "serve", "--port", str(self.port)],
+                env=environment(self.home, **self._extra),
+                cwd=Path(__file__).parents[2],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while f"RustyGPT is ready at {self.url}\n".encode() not in self.log.read_bytes()[begin:]:
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise AssertionError(f"the product did not start:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.1)
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that the product runs on this machine, but for the database server."""
+        if self._process is None:
+            return []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._process.pid).children(recursive=True)
+        return []
+
+    def replica(self, deployment: str) -> psutil.Process:
+        """The process of a deployment's one replica, e.g. "Model"."""
+        found = [p for p in self.processes() if "ServeReplica:" in _title(p) and f":{deployment}" in _title(p)]
+        assert len(found) == 1, f"{len(found)} replicas of {deployment}: {[_title(p) for p in self.processes()]}"
+        return found[0]
+
+    def interrupt(self) -> None:
+        """Ctrl-C, and waits until everything has stopped."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGINT)
+        assert self._process.wait(60) == 0, self.log.read_text()[-4000:]
+        self._process = None
+
+    def stop(self) -> None:
+        """Ctrl-C if it runs; whatever is left after a minute is killed."""
+        if self._process is None:
+            return
+        children = self.processes()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGINT)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        self._process = None
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return ""
