@@ -1,0 +1,77 @@
+# make run    sets up all that is needed and serves the product
+# make test   sets up all that is needed and runs the tests
+# make help   names the rest
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+LLAMA := $(shell grep -i '^llama.cpp.python==' constraints.txt)
+# The vision library of llama.cpp is not used: leaving it out shortens the compilation.
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+
+CODE := cli db deployments load k8s tests
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Creating the environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# Compiled once for this machine's processor; pip keeps the result in its cache.
+$(VENV)/.llama: $(VENV)/.created constraints.txt
+	@echo "Installing $(LLAMA): it is compiled for this machine, once, which takes about ten minutes on two cores."
+	@$(PIP) install -v --no-deps "$(LLAMA)" 2>&1 | tee $(VENV)/llama.log \
+	  | awk '{ if (match($$0, /\[[0-9]+\/[0-9]+\]/)) { printf "\r  compiling %s   ", substr($$0, RSTART, RLENGTH); fflush(); seen = 1 } } END { if (seen) print "" }' \
+	  || { tail -30 $(VENV)/llama.log; echo "Compiling llama-cpp-python failed: a C/C++ compiler is needed (g++ or clang)."; exit 1; }
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.llama pyproject.toml constraints.txt
+	@echo "Installing the pinned dependencies"
+	@$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	@echo "Installing the tools for tests and checks"
+	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: help setup run chat test check fmt bench load clean
+
+setup: $(VENV)/.run ## creates the environment
+
+run: $(VENV)/.run ## serves the product until Ctrl-C; PORT=8000
+	@exec $(BIN)/rustygpt serve $(if $(PORT),--port $(PORT))
+
+chat: $(VENV)/.run ## talks with the model in this terminal
+	@exec $(BIN)/rustygpt chat
+
+test: $(VENV)/.dev ## runs the tests; ARGS="-k name" chooses some
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## format, lint, types, import rules
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/basedpyright --level error
+	@$(BIN)/lint-imports --no-cache
+
+fmt: $(VENV)/.dev ## formats the code
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+bench: $(VENV)/.dev ## measures the product beside the bare engine; ARGS=--quick
+	@$(BIN)/python -m load.bench $(ARGS)
+
+load: $(VENV)/.dev ## Locust against a running service; HOST=http://127.0.0.1:8000
+	@$(BIN)/locust -f load/locustfile.py --headless -u 8 -r 4 -t 30s --host $(or $(HOST),http://127.0.0.1:8000)
+
+clean: ## removes the environment; data stay
+	rm -rf $(VENV)
