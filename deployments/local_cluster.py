@@ -113,6 +113,7 @@ class LocalCluster:
             configure_logging=True,
             logging_level=logging.WARNING,
         )
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         config = ServeDeploySchema.model_validate(self.serve_config())
         client = serve_start(
             http_options=config.http_options.model_dump(),
@@ -141,7 +142,14 @@ class LocalCluster:
         environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            # What RAY_SERVE_THROUGHPUT_OPTIMIZED=1 stands for, without its announcement on the console.
+            "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+            "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+            "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
+            "RAY_SERVE_LOG_TO_STDERR": "0",
+            "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+            "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+            "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
             "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
             "RAY_USAGE_STATS_ENABLED": "0",

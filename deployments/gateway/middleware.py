@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import structlog
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.observability.metrics import HTTP_REQUESTS, HTTP_SECONDS
-from deployments.problems import ProblemError, problem, unexpected
+from deployments.problems import problem, unexpected
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -69,6 +70,10 @@ def _template(scope: Scope) -> str:
     return getattr(route, "path", None) or "other"
 
 
+class BodyTooLarge(Exception):
+    """More arrived than is taken."""
+
+
 class BodyLimit:
     """Refuses bodies above the limit with 413, by Content-Length or as they arrive."""
 
@@ -81,8 +86,7 @@ class BodyLimit:
             return await self._app(scope, receive, send)
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > self._limit:
-            error = self._too_large()
-            return await problem(error.status, error.code, error.message)(scope, receive, send)
+            return await self._refuse(scope, receive, send)
         arrived = 0
 
         async def counted() -> Message:
@@ -90,12 +94,19 @@ class BodyLimit:
             message = await receive()
             arrived += len(message.get("body", b""))
             if arrived > self._limit:
-                raise self._too_large()
+                raise BodyTooLarge
             return message
 
-        await self._app(scope, counted, send)
+        async def unless_refused(message: Message) -> None:
+            # FastAPI answers 400 to whatever happens while it reads a body: that answer is not sent.
+            if arrived <= self._limit:
+                await send(message)
 
-    def _too_large(self) -> ProblemError:
-        return ProblemError(
-            413, "RGP.BODY_TOO_LARGE", f"The body is too large: at most {self._limit} bytes are taken."
-        )
+        with contextlib.suppress(BodyTooLarge):
+            await self._app(scope, counted, unless_refused)
+        if arrived > self._limit:
+            await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"The body is too large: at most {self._limit} bytes are taken."
+        await problem(413, "RGP.BODY_TOO_LARGE", message)(scope, receive, send)

@@ -32,7 +32,8 @@ llama.llama_backend_init()
 
 
 def check_model_file(path: Path) -> None:
-    """Raises ModelFileError when `path` cannot be a GGUF model: missing, a folder, unreadable, another format."""
+    """Raises ModelFileError when `path` is no GGUF model that llama.cpp can load: missing, a folder, unreadable,
+    of another format, damaged or cut off. Reads the file's head only."""
     if not path.exists():
         raise ModelFileError(f"model file {path} does not exist")
     if not path.is_file():
@@ -44,6 +45,9 @@ def check_model_file(path: Path) -> None:
         raise ModelFileError(f"model file {path} cannot be read: {error.strerror}") from error
     if magic != b"GGUF":
         raise ModelFileError(f"{path} is not a GGUF file (it does not begin with the letters GGUF)")
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    llama.llama_model_free(_load(path, params))
 
 
 def load_model(path: Path, n_gpu_layers: int) -> ctypes.c_void_p:
@@ -51,9 +55,15 @@ def load_model(path: Path, n_gpu_layers: int) -> ctypes.c_void_p:
     check_model_file(path)
     params = llama.llama_model_default_params()
     params.n_gpu_layers = n_gpu_layers
+    return _load(path, params)
+
+
+def _load(path: Path, params: llama.llama_model_params) -> ctypes.c_void_p:
+    last_errors.clear()
     model = llama.llama_model_load_from_file(str(path).encode(), params)
     if not model:
-        reason = last_errors[-1] if last_errors else "unknown reason"
+        # The first message names the cause; those after it say only that loading failed.
+        reason = last_errors[0] if last_errors else "unknown reason"
         raise ModelFileError(f"model file {path} cannot be loaded: {reason}")
     return model
 
