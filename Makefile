@@ -60,7 +60,7 @@ test: $(VENV)/.dev ## runs the tests; ARGS="-k name" chooses some
 check: $(VENV)/.dev ## format, lint, types, import rules
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/basedpyright --level error
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python --level error
 	@$(BIN)/lint-imports --no-cache
 
 fmt: $(VENV)/.dev ## formats the code

@@ -29,7 +29,11 @@ Message = dict[str, str]
 
 
 def chat(
-    config: Path | None, name: str | None, temperature: float | None, max_tokens: int | None, system: str | None
+    config: Path | None,
+    name: str | None,
+    temperature: float | None,
+    max_tokens: int | None,
+    system: str | None,
 ) -> None:
     """Returns when the person leaves. Raises UsageFault."""
     model = _model(config, name)
@@ -42,7 +46,9 @@ def chat(
             engine = Engine(model.file(), EngineOptions(n_ctx=window, max_sequence_tokens=window, max_slots=1))
     except (ModelFileError, ConfigError) as error:
         raise UsageFault(str(error)) from None
-    console.print(f"[bold]{engine.model_name}[/bold]. Type a message; exit, quit or Ctrl-D leaves, Ctrl-C stops an answer.")
+    console.print(
+        f"[bold]{engine.model_name}[/bold]. Type a message; exit, quit or Ctrl-D leaves, Ctrl-C stops an answer."
+    )
     try:
         asyncio.run(_talk(engine, model, console))
     finally:

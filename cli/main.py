@@ -21,7 +21,8 @@ config_app = typer.Typer(help="The configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Configuration file; default rustygpt.toml here, if any.")
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file; default rustygpt.toml here, if any."),
 ]
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 import ray
+from ray.exceptions import RayActorError
 
 from db.access import Access
 from db.embedded import EmbeddedPostgres
@@ -68,8 +69,8 @@ class PostgresAccess:
                     logger.exception("the embedded PostgreSQL did not start")
 
 
-def open_access(access: Access) -> ray.actor.ActorHandle:
-    """The cluster's access actor; made when there is none."""
+def open_access(access: Access) -> Any:
+    """The handle of the cluster's access actor, which is made when there is none."""
     return (
         ray.remote(PostgresAccess)
         .options(
@@ -96,6 +97,6 @@ async def connect_database(access: Access, kind: Kind) -> Database:
             return await Database.connect(grant, access.statement_timeout_seconds)
         except DatabaseSetupError:
             raise
-        except (DatabaseError, ray.exceptions.RayActorError) as error:
+        except (DatabaseError, RayActorError) as error:
             logger.warning("waiting for the database: %s", error)
             await asyncio.sleep(1)

@@ -35,9 +35,7 @@ class EmbeddedPostgres:
             self._server.ensure_pgdata_inited()
             self._server.ensure_postgres_running()
         except Exception as error:
-            raise DatabaseUnavailable(
-                f"the embedded PostgreSQL did not start; see {self._server.log}"
-            ) from error
+            raise DatabaseUnavailable(f"the embedded PostgreSQL did not start; see {self._server.log}") from error
         return self._server.get_uri()
 
     def is_running(self) -> bool:

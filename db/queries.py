@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 
-def load_queries(path: Path = Path(__file__).with_name("queries.sql")) -> dict[str, str]:
+def load_queries(path: Path) -> dict[str, str]:
     """Reads `-- name: x` sections. Raises ValueError where a name stands twice."""
     queries: dict[str, str] = {}
     for section in re.split(r"^-- name: ", path.read_text(), flags=re.MULTILINE)[1:]:
@@ -17,4 +17,4 @@ def load_queries(path: Path = Path(__file__).with_name("queries.sql")) -> dict[s
     return queries
 
 
-QUERIES = load_queries()
+QUERIES = load_queries(Path(__file__).with_name("queries.sql"))

@@ -37,17 +37,17 @@ class Section(BaseModel):
 class Server(Section):
     """Where and how HTTP is served."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="address that the proxy listens on")
-    port: int = Field(8000, ge=1, le=65535, description="port that the proxy listens on")
-    body_limit_bytes: int = Field(1_048_576, ge=1024, description="largest request body")
+    host: str = Field(default="127.0.0.1", min_length=1, description="address that the proxy listens on")
+    port: int = Field(default=8000, ge=1, le=65535, description="port that the proxy listens on")
+    body_limit_bytes: int = Field(default=1_048_576, ge=1024, description="largest request body")
 
 
 class Db(Section):
     """PostgreSQL. Without a url the embedded server is used."""
 
-    url: SecretStr | None = Field(None, description="postgres:// address of an external PostgreSQL 15 or newer")
-    statement_timeout_seconds: float = Field(10.0, gt=0, description="longest that one statement may take")
-    connections_per_replica: int = Field(5, ge=2, le=100, description="pool size of one replica")
+    url: SecretStr | None = Field(default=None, description="postgres:// address of an external PostgreSQL 15 or newer")
+    statement_timeout_seconds: float = Field(default=10.0, gt=0, description="longest that one statement may take")
+    connections_per_replica: int = Field(default=5, ge=2, le=100, description="pool size of one replica")
 
     @field_validator("url")
     @classmethod
@@ -60,47 +60,47 @@ class Db(Section):
 class Session(Section):
     """Sign-in sessions."""
 
-    idle_seconds: int = Field(28_800, gt=0, description="a session unused for so long ends")
-    absolute_seconds: int = Field(604_800, gt=0, description="no session lives longer")
-    max_sessions_per_user: int = Field(5, gt=0, description="the oldest beyond this end at the next login")
-    cookie_secure: bool = Field(False, description="set where the site is served over https")
-    cookie_same_site: Literal["lax", "strict"] = Field("lax", description="SameSite of the session cookie")
+    idle_seconds: int = Field(default=28_800, gt=0, description="a session unused for so long ends")
+    absolute_seconds: int = Field(default=604_800, gt=0, description="no session lives longer")
+    max_sessions_per_user: int = Field(default=5, gt=0, description="the oldest beyond this end at the next login")
+    cookie_secure: bool = Field(default=False, description="set where the site is served over https")
+    cookie_same_site: Literal["lax", "strict"] = Field(default="lax", description="SameSite of the session cookie")
 
 
 class Sse(Section):
     """Event streams."""
 
-    heartbeat_seconds: float = Field(15.0, gt=0, le=60, description="silence after which a ping is sent")
-    connection_seconds: float = Field(1800.0, ge=1, description="age at which a stream asks to reconnect")
-    recheck_seconds: float = Field(15.0, ge=1, description="how often a reader's right to read is checked again")
-    poll_seconds: float = Field(5.0, ge=0.1, description="how often the log is read without a notification")
-    ring_events: int = Field(1024, ge=16, description="latest events of a channel kept for its readers")
+    heartbeat_seconds: float = Field(default=15.0, gt=0, le=60, description="silence after which a ping is sent")
+    connection_seconds: float = Field(default=1800.0, ge=1, description="age at which a stream asks to reconnect")
+    recheck_seconds: float = Field(default=15.0, ge=1, description="how often the right to read is checked again")
+    poll_seconds: float = Field(default=5.0, ge=0.1, description="how often the log is read without a notification")
+    ring_events: int = Field(default=1024, ge=16, description="latest events of a channel kept for its readers")
 
 
 class Turn(Section):
     """Answers of the assistant."""
 
-    deadline_seconds: float = Field(600.0, gt=0, description="an answer not finished by then ends with timeout")
-    lease_seconds: float = Field(5.0, ge=2, le=60, description="a replica silent for so long loses its turns")
-    patience_seconds: float = Field(2.0, ge=0.1, description="a turn nobody took by then is up for grabs")
+    deadline_seconds: float = Field(default=600.0, gt=0, description="an answer not finished by then ends with timeout")
+    lease_seconds: float = Field(default=5.0, ge=2, le=60, description="a replica silent for so long loses its turns")
+    patience_seconds: float = Field(default=2.0, ge=0.1, description="a turn nobody took by then is up for grabs")
 
 
 class Model(Section):
     """One model: a GGUF file and how to run it. Sizes are in tokens; null lets the engine choose."""
 
-    path: str = Field(BUNDLED_MODEL, min_length=1, description="a .gguf file, or `bundled`")
-    display_name: str | None = Field(None, max_length=128, description="name that people see")
-    system_prompt: str = Field("", description="first message of every prompt")
-    n_ctx: int = Field(16_384, ge=256, description="tokens that the KV cache holds, all slots together")
-    max_sequence_tokens: int = Field(4096, ge=64, description="longest prompt with its answer")
-    max_slots: int = Field(16, ge=1, le=256, description="answers made at once")
-    n_gpu_layers: int = Field(0, ge=-1, description="layers put on a GPU; -1: all")
-    n_threads: int | None = Field(None, ge=1, description="threads; null: every core this process may use")
-    max_tokens: int = Field(512, ge=1, description="longest answer")
-    temperature: float = Field(0.7, ge=0, le=2, description="0 takes the likeliest token always")
-    top_p: float = Field(0.9, gt=0, le=1, description="nucleus sampling")
-    top_k: int = Field(40, ge=0, description="0: no limit")
-    repeat_penalty: float = Field(1.1, gt=0, le=2, description="1: none")
+    path: str = Field(default=BUNDLED_MODEL, min_length=1, description="a .gguf file, or `bundled`")
+    display_name: str | None = Field(default=None, max_length=128, description="name that people see")
+    system_prompt: str = Field(default="", description="first message of every prompt")
+    n_ctx: int = Field(default=16_384, ge=256, description="tokens that the KV cache holds, all slots together")
+    max_sequence_tokens: int = Field(default=4096, ge=64, description="longest prompt with its answer")
+    max_slots: int = Field(default=16, ge=1, le=256, description="answers made at once")
+    n_gpu_layers: int = Field(default=0, ge=-1, description="layers put on a GPU; -1: all")
+    n_threads: int | None = Field(default=None, ge=1, description="threads; null: every core this process may use")
+    max_tokens: int = Field(default=512, ge=1, description="longest answer")
+    temperature: float = Field(default=0.7, ge=0, le=2, description="0 takes the likeliest token always")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="nucleus sampling")
+    top_k: int = Field(default=40, ge=0, description="0: no limit")
+    repeat_penalty: float = Field(default=1.1, gt=0, le=2, description="1: none")
 
     def file(self) -> Path:
         """Path of the GGUF file."""
@@ -111,28 +111,32 @@ class Llm(Section):
     """The models that are served."""
 
     models: dict[str, Model] = Field(default_factory=lambda: {"default": Model()}, min_length=1)
-    default_model: str = Field("default", description="the model that answers in conversations")
+    default_model: str = Field(default="default", description="the model that answers in conversations")
 
 
 class Cluster(Section):
     """The Ray cluster that `rustygpt serve` starts."""
 
-    dashboard: bool = Field(False, description="run Ray's dashboard, on loopback")
-    object_store_bytes: int = Field(80_000_000, ge=78_643_200, description="Ray's shared memory")
+    dashboard: bool = Field(default=False, description="run Ray's dashboard, on loopback")
+    object_store_bytes: int = Field(default=80_000_000, ge=78_643_200, description="Ray's shared memory")
 
 
 class Logging(Section):
     """Logs go to standard error, one JSON object or one line each."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level written")
-    format: Literal["text", "json"] = Field("text", description="text for people, json for machines")
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level written")
+    format: Literal["text", "json"] = Field(default="text", description="text for people, json for machines")
 
 
 class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     server: Server = Server()

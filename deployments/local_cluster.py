@@ -80,7 +80,7 @@ class LocalCluster:
         self._settings = settings
         self._access = access
         # Short, since Unix sockets with paths above 107 bytes cannot be opened.
-        self._folder = Path(tempfile.mkdtemp(prefix="rgpt-", dir="/tmp" if os.path.isdir("/tmp") else None))
+        self._folder = Path(tempfile.mkdtemp(prefix="rgpt-"))
         self._haproxy_pids: set[int] = set()
 
     def start(self) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import ray
-from ray.serve._private import replica
+import ray.serve._private.replica
 from ray.util import get_node_ip_address
 
 ANY_ADDRESS = "[::]:"
@@ -18,6 +19,7 @@ def keep_replica_on_loopback() -> None:
     """
     if not ray.is_initialized() or not ipaddress.ip_address(get_node_ip_address()).is_loopback:
         return
+    replica: Any = ray.serve._private.replica
     original = replica.add_port_to_grpc_server
 
     def add_loopback_port(server: object, address: str) -> int:

@@ -22,6 +22,7 @@ SECURITY_HEADERS = {
     ),
 }
 
+
 class RequestEnvelope:
     """Outermost: so that refusals and failures carry the headers and are counted, too."""
 
@@ -47,7 +48,7 @@ class RequestEnvelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 the last resort: whatever happened is logged and answered
             # Starlette raises again what it has answered with 500; here it is answered, once.
             if status == 500:
                 answer = await unexpected(Request(scope), error)
@@ -83,10 +84,12 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            await self._app(scope, receive, send)
+            return
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdigit() and int(announced) > self._limit:
-            return await self._refuse(scope, receive, send)
+            await self._refuse(scope, receive, send)
+            return
         arrived = 0
 
         async def counted() -> Message:

@@ -16,7 +16,8 @@ def _storable(value: str) -> str:
 Text = Annotated[str, AfterValidator(_storable)]
 Name = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=3, max_length=64)]
 Email = Annotated[
-    Text, StringConstraints(strip_whitespace=True, to_lower=True, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")
+    Text,
+    StringConstraints(strip_whitespace=True, to_lower=True, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$"),
 ]
 Password = Annotated[Text, Field(min_length=8, max_length=1024)]
 Content = Annotated[Text, StringConstraints(pattern=r"\S", max_length=100_000)]

@@ -45,7 +45,8 @@ class ModelDeployment:
             **({"n_threads": model.n_threads} if model.n_threads else {}),
         )
         self._engine, self._database = await asyncio.gather(
-            asyncio.to_thread(Engine, model.file(), options), connect_database(database_access(settings.db), "worker")
+            asyncio.to_thread(Engine, model.file(), options),
+            connect_database(database_access(settings.db), "worker"),
         )
         owner = f"{socket.gethostname()}:{os.getpid()}"
         self._runner = TurnRunner(self._database, self._engine, model_id, model, settings.turn, owner)

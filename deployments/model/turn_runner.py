@@ -1,8 +1,8 @@
 """Durable turns: claim, generate, append, finish; and take over those whose replica died.
 
-    queued --claim--> running --finish--> done          (worker_claim, worker_finish)
-    running --lease expired, claim with epoch + 1--> running
-    running --"lost": somebody claimed it after us--> (no longer ours; nothing is written)
+queued --claim--> running --finish--> done          (worker_claim, worker_finish)
+running --lease expired, claim with epoch + 1--> running
+running --"lost": somebody claimed it after us--> (no longer ours; nothing is written)
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ SWEEP_SECONDS = 1.0
 class TurnRunner:
     """Runs the turns of one replica. `owner` names the replica in the leases."""
 
-    def __init__(
-        self, database: Database, engine: Engine, model_id: str, model: Model, turn: Turn, owner: str
-    ) -> None:
+    def __init__(self, database: Database, engine: Engine, model_id: str, model: Model, turn: Turn, owner: str) -> None:
         self._database = database
         self._engine = engine
         self._model_id = model_id

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.serve.metrics import Counter, Gauge, Histogram
 
 SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]
 
+
+def _keys(*names: str) -> Any:
+    """Ray takes tuples of any length, though it says that it takes one."""
+    return names
+
+
 HTTP_REQUESTS = Counter(
-    "http_requests_total", description="Requests answered", tag_keys=("method", "path", "status")
+    "http_requests_total", description="Requests answered", tag_keys=_keys("method", "path", "status")
 )
 HTTP_SECONDS = Histogram(
     "http_request_duration_seconds",
     description="From a request's arrival to the end of its answer",
     boundaries=SECONDS,
-    tag_keys=("method", "path", "status"),
+    tag_keys=_keys("method", "path", "status"),
 )
-LOGINS = Counter("rustygpt_auth_logins_total", description="Attempts to sign in", tag_keys=("result",))
+LOGINS = Counter("rustygpt_auth_logins_total", description="Attempts to sign in", tag_keys=_keys("result"))
 
-TURNS = Counter("rustygpt_turns_total", description="Answers that ended", tag_keys=("model", "finish_reason"))
+TURNS = Counter("rustygpt_turns_total", description="Answers that ended", tag_keys=_keys("model", "finish_reason"))
 FIRST_TOKEN_SECONDS = Histogram(
     "rustygpt_turn_first_token_seconds",
     description="From the claim of a turn to its first text",
     boundaries=SECONDS,
-    tag_keys=("model",),
+    tag_keys=_keys("model"),
 )
-GENERATED_TOKENS = Counter("llm_generated_tokens_total", description="Tokens sampled", tag_keys=("model",))
-PROMPT_TOKENS = Counter("llm_prompt_tokens_total", description="Prompt tokens computed", tag_keys=("model",))
-CACHED_TOKENS = Counter("llm_cached_tokens_total", description="Prompt tokens reused", tag_keys=("model",))
-ACTIVE_SEQUENCES = Gauge("llm_active_sequences", description="Sequences in the batch", tag_keys=("model",))
-WAITING_REQUESTS = Gauge("llm_waiting_requests", description="Requests that wait", tag_keys=("model",))
-KV_USED_TOKENS = Gauge("llm_kv_used_tokens", description="Tokens in the KV cache", tag_keys=("model",))
+GENERATED_TOKENS = Counter("llm_generated_tokens_total", description="Tokens sampled", tag_keys=_keys("model"))
+PROMPT_TOKENS = Counter("llm_prompt_tokens_total", description="Prompt tokens computed", tag_keys=_keys("model"))
+CACHED_TOKENS = Counter("llm_cached_tokens_total", description="Prompt tokens reused", tag_keys=_keys("model"))
+ACTIVE_SEQUENCES = Gauge("llm_active_sequences", description="Sequences in the batch", tag_keys=_keys("model"))
+WAITING_REQUESTS = Gauge("llm_waiting_requests", description="Requests that wait", tag_keys=_keys("model"))
+KV_USED_TOKENS = Gauge("llm_kv_used_tokens", description="Tokens in the KV cache", tag_keys=_keys("model"))
 
 APPENDS = Counter("rustygpt_appends_total", description="Flushes committed to the event log")
-APPEND_SECONDS = Histogram(
-    "rustygpt_append_duration_seconds", description="One flush, committed", boundaries=SECONDS
-)
+APPEND_SECONDS = Histogram("rustygpt_append_duration_seconds", description="One flush, committed", boundaries=SECONDS)
 
 SSE_CONNECTIONS = Gauge("sse_connections", description="Open event streams")
-SSE_EVENTS_SENT = Counter("sse_events_sent_total", description="Events written to readers", tag_keys=("type",))
+SSE_EVENTS_SENT = Counter("sse_events_sent_total", description="Events written to readers", tag_keys=_keys("type"))

@@ -119,7 +119,7 @@ def test_nothing_private_without_a_session(product: Product, conversation: str) 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "ä", "x" * 5000])
 def test_change_without_the_right_csrf_token_is_403(person: Person, token: str | None) -> None:
-    headers = {} if token is None else {"X-CSRF-TOKEN": token.encode()}
+    headers: dict[bytes, bytes] = {} if token is None else {b"X-CSRF-TOKEN": token.encode()}
     del person.http.headers["X-CSRF-TOKEN"]
     answer = person.http.post("/api/conversations", json={"title": "a"}, headers=headers)
     assert check_problem(answer, 403) == "RGP.AUTH.CSRF"

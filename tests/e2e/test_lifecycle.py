@@ -123,9 +123,10 @@ def test_external_postgres_is_used(home: Path) -> None:
 def postgres_binaries() -> Path:
     """Where Debian's (or another) PostgreSQL server is."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    path = shutil.which("postgres") or (found and found[0])
-    assert path, "no PostgreSQL server is installed; install the package postgresql"
-    return Path(path).parent
+    path = shutil.which("postgres")
+    found = [Path(path)] if path else found
+    assert found, "no PostgreSQL server is installed; install the package postgresql"
+    return found[0].parent
 
 
 def free_port() -> int:

@@ -60,9 +60,7 @@ class Store:
     ) -> list[dict[str, Any]]:
         """Turns that a Model replica takes."""
         wanted = UUID(only) if only else None
-        return orjson.loads(
-            await self.worker.value("worker_claim", model, owner, lease, 100, wanted, timedelta(0))
-        )
+        return orjson.loads(await self.worker.value("worker_claim", model, owner, lease, 100, wanted, timedelta(0)))
 
     async def append(
         self, claim: dict[str, Any], number: int, text: str | None, lease: timedelta = HOUR, tokens: str = "1"

@@ -11,7 +11,17 @@ from db.errors import RefusedError
 from db.migrate import migrate
 from tests.integration.conftest import HOUR, Store
 
-TABLES = ("users", "sessions", "conversations", "participants", "messages", "channels", "events", "turns", "secrets")
+TABLES = (
+    "users",
+    "sessions",
+    "conversations",
+    "participants",
+    "messages",
+    "channels",
+    "events",
+    "turns",
+    "secrets",
+)
 
 
 async def refused(status: int, awaitable: object) -> str:

@@ -88,9 +88,7 @@ class Person:
         with connect_sse(self.http, "GET", path, headers=headers) as source:
             assert source.response.status_code == 200, source.response.read()
             yield (
-                Event(item.id, item.event, json.loads(item.data)["payload"])
-                for item in source.iter_sse()
-                if item.data
+                Event(item.id, item.event, json.loads(item.data)["payload"]) for item in source.iter_sse() if item.data
             )
 
     def follow(self, channel: str, after: str, last: str = "message.done") -> list[Event]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -22,19 +23,9 @@ def csrf_token(session_token: str) -> str:
 
 def set_cookies(response: Response, token: str, settings: Session) -> None:
     """Hands a session to the browser: the token out of scripts' reach, the CSRF token within it."""
-    for name, value, http_only, same_site in (
-        (SESSION_COOKIE, token, True, settings.cookie_same_site),
-        (CSRF_COOKIE, csrf_token(token), False, "strict"),
-    ):
-        response.set_cookie(
-            name,
-            value,
-            max_age=settings.absolute_seconds,
-            path="/",
-            secure=settings.cookie_secure,
-            httponly=http_only,
-            samesite=same_site,
-        )
+    shared: dict[str, Any] = {"max_age": settings.absolute_seconds, "path": "/", "secure": settings.cookie_secure}
+    response.set_cookie(SESSION_COOKIE, token, httponly=True, samesite=settings.cookie_same_site, **shared)
+    response.set_cookie(CSRF_COOKIE, csrf_token(token), httponly=False, samesite="strict", **shared)
 
 
 def clear_cookies(response: Response) -> None:

@@ -47,7 +47,9 @@ async def log_in(body: Login, services: ServicesOf) -> Response:
     if not await verify_password(body.password, account and account["password_hash"]) or account is None:
         LOGINS.inc(tags={"result": "invalid_credentials"})
         raise ProblemError(
-            401, "RGP.AUTH.INVALID_CREDENTIALS", "The name or the password is wrong. Check both and try again."
+            401,
+            "RGP.AUTH.INVALID_CREDENTIALS",
+            "The name or the password is wrong. Check both and try again.",
         )
     token = secrets.token_urlsafe(32)
     settings = services.settings.session

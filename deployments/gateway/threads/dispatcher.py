@@ -27,9 +27,7 @@ class TurnDispatcher:
     def hand_over(self, message_id: UUID, model_id: str) -> None:
         """Returns at once."""
         # A context of its own: Serve ties calls made in a request's context to the life of the request.
-        task = asyncio.get_running_loop().create_task(
-            self._offer(message_id, model_id), context=contextvars.Context()
-        )
+        task = asyncio.get_running_loop().create_task(self._offer(message_id, model_id), context=contextvars.Context())
         self._offers.add(task)
         task.add_done_callback(self._offers.discard)
 

@@ -17,9 +17,7 @@ router = APIRouter(tags=["Threads"])
 
 
 @router.post("/api/threads/{conversation_id}/root", response_model=Posted, status_code=201)
-async def post_root(
-    conversation_id: UUID, body: NewMessage, services: ServicesOf, session: SessionOf
-) -> Response:
+async def post_root(conversation_id: UUID, body: NewMessage, services: ServicesOf, session: SessionOf) -> Response:
     """Begins a thread. The assistant answers."""
     return await _post(services, "post_root", session, conversation_id, body.content)
 
@@ -48,9 +46,7 @@ async def list_threads(
 ) -> Response:
     """Threads of a conversation, the latest activity first."""
     at, root_id = _before(before) if before else (None, None)
-    return json_answer(
-        await services.database.value("list_threads", session, conversation_id, at, root_id, limit)
-    )
+    return json_answer(await services.database.value("list_threads", session, conversation_id, at, root_id, limit))
 
 
 @router.get("/api/threads/{root_id}/tree", response_model=Tree)

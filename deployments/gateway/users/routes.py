@@ -20,9 +20,7 @@ async def create_user(body: NewUser, services: ServicesOf, session: SessionOf) -
     """Makes an account. Administrators only."""
     phc = await hash_password(body.password)
     name = (body.display_name or "").strip() or None
-    created = await services.database.value(
-        "create_user", session, body.username, body.email, phc, name, body.is_admin
-    )
+    created = await services.database.value("create_user", session, body.username, body.email, phc, name, body.is_admin)
     return json_answer(created, 201)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
+
+from deployments.model.engine.bindings import llama
 
 
 class Batch:

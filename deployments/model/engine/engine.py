@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Mapping
 from collections.abc import Sequence as ListLike
 from pathlib import Path
 
-import llama_cpp.llama_cpp as llama
 import numpy as np
 
 from deployments.model.engine.batch import Batch
+from deployments.model.engine.bindings import llama
 from deployments.model.engine.chat_template import ChatTemplate
 from deployments.model.engine.detokenizer import Detokenizer
 from deployments.model.engine.kv_cache import KvCache
@@ -78,7 +78,9 @@ class Engine:
         self._batch = Batch(options.n_batch, options.max_slots)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
-        self._deliveries: dict[asyncio.AbstractEventLoop, list[tuple[Sequence, TokenDelta | Finish]]] = defaultdict(list)
+        self._deliveries: dict[asyncio.AbstractEventLoop, list[tuple[Sequence, TokenDelta | Finish]]] = defaultdict(
+            list
+        )
         self._prefilled = self._decoded = self._cached = self._steps = 0
         self._wake = threading.Condition()
         self._closing = False

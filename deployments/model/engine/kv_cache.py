@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import time
 
-import llama_cpp.llama_cpp as llama
-
+from deployments.model.engine.bindings import llama
 from deployments.model.engine.sequence import Sequence, Slot
 
 # A shorter common prefix is cheaper to compute again than to bother with.
@@ -49,7 +48,11 @@ class KvCache:
         elif source.sequence is None and shared * 2 >= len(source.tokens):
             slot = source
         else:
-            slot = min((s for s in idle if s is not source), key=lambda s: (bool(s.tokens), s.last_used), default=source)
+            slot = min(
+                (s for s in idle if s is not source),
+                key=lambda s: (bool(s.tokens), s.last_used),
+                default=source,
+            )
         if slot is not source or shared == 0:
             self._cut(slot, 0)
             if shared:
@@ -63,7 +66,8 @@ class KvCache:
     def release(self, sequence: Sequence) -> None:
         """Frees the slot; what it computed stays as a prefix for others."""
         slot = sequence.slot
-        assert slot is not None and slot.sequence is sequence
+        assert slot is not None
+        assert slot.sequence is sequence
         slot.sequence, sequence.slot, slot.last_used = None, None, time.monotonic()
 
     def evict_oldest(self) -> bool:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 from pathlib import Path
+from typing import Any
 
-# Threads that spin while they wait starve the other processes of a small machine: with one busy competitor
-# on 2 cores, spinning fell from 187 to 54 tokens a second, passive waiting from 114 to 85.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-
-import llama_cpp.llama_cpp as llama
-
+from deployments.model.engine.bindings import llama
 from deployments.model.engine.request import ModelFileError
 
 logger = logging.getLogger(__name__)
@@ -58,7 +53,7 @@ def load_model(path: Path, n_gpu_layers: int) -> ctypes.c_void_p:
     return _load(path, params)
 
 
-def _load(path: Path, params: llama.llama_model_params) -> ctypes.c_void_p:
+def _load(path: Path, params: Any) -> ctypes.c_void_p:
     last_errors.clear()
     model = llama.llama_model_load_from_file(str(path).encode(), params)
     if not model:

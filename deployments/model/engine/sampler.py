@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 
 import numpy as np
@@ -21,18 +22,15 @@ class Sampler:
 
     def __init__(self, request: GenerationRequest) -> None:
         self._request = request
-        seed = request.seed if request.seed is not None else np.random.SeedSequence().entropy
-        self._random = np.random.default_rng([int(seed or 0), len(request.produced_token_ids)])
+        seed = request.seed if request.seed is not None else secrets.randbits(64)
+        self._random = np.random.default_rng([seed, len(request.produced_token_ids)])
         self._recent = deque(request.produced_token_ids, maxlen=PENALTY_WINDOW_TOKENS)
 
     def sample(self, logits: NDArray[np.float32]) -> int:
         """Picks a token; `logits` has one value a token of the vocabulary and is left unchanged."""
         request = self._request
         penalised = self._penalise(logits)
-        if request.temperature <= 0:
-            token = int(penalised.argmax())
-        else:
-            token = self._draw(penalised)
+        token = int(penalised.argmax()) if request.temperature <= 0 else self._draw(penalised)
         self._recent.append(token)
         return token
 

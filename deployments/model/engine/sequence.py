@@ -90,6 +90,4 @@ class Sequence:
 
     def finish(self, reason: FinishReason, message: str = "") -> Finish:
         """The closing item."""
-        return Finish(
-            reason, len(self.request.prompt_token_ids), self.completion_tokens, self.cached_tokens, message
-        )
+        return Finish(reason, len(self.request.prompt_token_ids), self.completion_tokens, self.cached_tokens, message)

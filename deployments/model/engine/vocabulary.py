@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-import llama_cpp.llama_cpp as llama
+from deployments.model.engine.bindings import llama
 
 
 class Vocabulary:

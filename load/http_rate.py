@@ -1,0 +1,48 @@
+"""How many requests per second the service answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+
+from load.client import LoadError
+
+WARM_UP_SECONDS = 0.5
+
+
+def requests_per_second(
+    url: str, path: str, connections: int, seconds: float, cookies: dict[str, str] | None = None
+) -> float:
+    """Answers per second over `connections` keep-alive connections, each with one request at a time.
+
+    The client runs on the same machine where the service does: its share of the cores is in the figure.
+    Raises LoadError at the first answer that is not 200.
+    """
+    return asyncio.run(_measure(url + path, connections, seconds, cookies or {}))
+
+
+async def _measure(address: str, connections: int, seconds: float, cookies: dict[str, str]) -> float:
+    connector = aiohttp.TCPConnector(limit=connections)
+    # A plain header: the jar keeps no cookies of bare addresses, and would be asked for each request.
+    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+    begins = time.perf_counter() + WARM_UP_SECONDS
+    ends = begins + seconds
+
+    async def ask() -> int:
+        answered = 0
+        while (now := time.perf_counter()) < ends:
+            async with session.get(address) as answer:
+                await answer.read()
+                if answer.status != 200:
+                    raise LoadError(f"GET {address}: {answer.status}")
+            answered += now >= begins
+        return answered
+
+    async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
+        try:
+            counts = await asyncio.gather(*(ask() for _ in range(connections)))
+        except aiohttp.ClientError as error:
+            raise LoadError(f"GET {address}: {error}") from error
+    return sum(counts) / (time.perf_counter() - begins)
