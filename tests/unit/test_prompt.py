@@ -1,0 +1,37 @@
+"""Which messages of a thread go into the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deployments.model.prompt import Message, fit
+
+
+def render(messages: Sequence[Message]) -> list[int]:
+    return [ord(letter) for message in messages for letter in message["content"]]
+
+
+def alternating(contents: list[str]) -> list[Message]:
+    return [{"role": "assistant" if place % 2 else "user", "content": text} for place, text in enumerate(contents)]
+
+
+@given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=15), st.integers(1, 100))
+def test_latest_messages_are_kept_whole(contents: list[str], limit: int) -> None:
+    history = alternating(contents)
+    tokens = fit("", history, render, limit)
+    suffixes = [render(history[start:]) for start in range(len(history))]
+    assert tokens in suffixes
+    assert len(tokens) <= limit or tokens == suffixes[-1]
+
+
+def test_system_prompt_is_never_left_out() -> None:
+    tokens = fit("SYS", alternating(["old", "old", "new"]), render, 6)
+    assert "".join(map(chr, tokens)) == "SYSnew"
+
+
+def test_prompt_does_not_begin_with_an_answer() -> None:
+    tokens = fit("", alternating(["one", "two", "three"]), render, 8)
+    assert "".join(map(chr, tokens)) == "three"
