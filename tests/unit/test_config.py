@@ -57,7 +57,7 @@ def test_database_url_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_fault_names_the_setting(monkeypatch: pytest.MonkeyPatch, name: str, value: str, fault: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=".*") as caught:
+    with pytest.raises(ConfigError) as caught:
         load_settings()
     assert fault in str(caught.value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,10 +102,9 @@ async def test_reader_who_leaves_frees_the_slot(engine: Engine) -> None:
     await until(lambda: engine.stats().running == 0)
 
 
-async def until(condition: object) -> None:
-    assert callable(condition)
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 the engine's thread sets no event of this loop
             await asyncio.sleep(0.01)
 
 
