@@ -89,7 +89,6 @@ class Model(Section):
     """One model: a GGUF file and how to run it. Sizes are in tokens; null lets the engine choose."""
 
     path: str = Field(default=BUNDLED_MODEL, min_length=1, description="a .gguf file, or `bundled`")
-    display_name: str | None = Field(default=None, max_length=128, description="name that people see")
     system_prompt: str = Field(default="", description="first message of every prompt")
     n_ctx: int = Field(default=16_384, ge=256, description="tokens that the KV cache holds, all slots together")
     max_sequence_tokens: int = Field(default=4096, ge=64, description="longest prompt with its answer")
