@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from typing import Any, Literal
 
 import ray
@@ -35,13 +37,14 @@ class PostgresAccess:
         self._connections = access.connections_per_replica
         self._addresses: dict[str, str] | None = None
         self._ready = asyncio.Lock()
-        self._supervision: asyncio.Task[None] | None = None
+        if self._embedded is not None:
+            # A thread, since an actor that was started again is called by nobody: replicas have their access.
+            self._starting = threading.Lock()
+            threading.Thread(target=self._supervise, args=(self._embedded,), daemon=True).start()
 
     async def grant(self, kind: Kind) -> Grant:
         """Access for one replica, once the schema is ready. Raises DatabaseUnavailable, DatabaseSetupError."""
         async with self._ready:
-            if self._embedded and self._supervision is None:
-                self._supervision = asyncio.create_task(self._supervise())
             if self._addresses is None:
                 self._addresses = await migrate(await asyncio.to_thread(self._start))
         return Grant(self._addresses[kind], self._connections)
@@ -54,19 +57,20 @@ class PostgresAccess:
             raise DatabaseSetupError(
                 "the embedded PostgreSQL serves one machine only; set DATABASE_URL for a cluster of several nodes"
             )
-        return self._embedded.start()
+        with self._starting:
+            return self._embedded.start()
 
-    async def _supervise(self, period_seconds: float = 1.0) -> None:
+    def _supervise(self, server: EmbeddedPostgres, period_seconds: float = 0.5) -> None:
         """Starts the embedded server again when it died."""
-        assert self._embedded is not None
         while True:
-            await asyncio.sleep(period_seconds)
-            if self._addresses is not None and not self._embedded.is_running():
-                logger.warning("the embedded PostgreSQL is gone; starting it again")
-                try:
-                    await asyncio.to_thread(self._embedded.start)
-                except DatabaseUnavailable:
-                    logger.exception("the embedded PostgreSQL did not start")
+            time.sleep(period_seconds)
+            with self._starting:
+                if server.was_started() and not server.is_running():
+                    logger.warning("the embedded PostgreSQL is gone; starting it again")
+                    try:
+                        server.start()
+                    except DatabaseUnavailable:
+                        logger.exception("the embedded PostgreSQL did not start")
 
 
 def open_access(access: Access) -> Any:

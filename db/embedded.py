@@ -38,15 +38,20 @@ class EmbeddedPostgres:
             raise DatabaseUnavailable(f"the embedded PostgreSQL did not start; see {self._server.log}") from error
         return self._server.get_uri()
 
+    def was_started(self) -> bool:
+        """Whether the server was started and not stopped: it runs, or it died."""
+        return (self._server.pgdata / "postmaster.pid").exists()
+
     def is_running(self) -> bool:
         """Whether the server's process is there."""
         try:
-            return psutil.pid_exists(int((self._server.pgdata / "postmaster.pid").read_text().split("\n")[0]))
-        except (OSError, ValueError):
+            process = psutil.Process(int((self._server.pgdata / "postmaster.pid").read_text().split("\n")[0]))
+            return process.status() != psutil.STATUS_ZOMBIE
+        except (OSError, ValueError, psutil.NoSuchProcess):
             return False
 
     def stop(self) -> None:
         """Stops the server if it runs; committed transactions are safe."""
-        if (self._server.pgdata / "postmaster.pid").exists():
+        if self.was_started():
             self._server.ensure_postgres_running()
             self._server.stop()

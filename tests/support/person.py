@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 from httpx_sse import connect_sse
 
+T = TypeVar("T")
 PASSWORD = "correct horse battery"
 _numbers = itertools.count(1)
 
@@ -79,6 +81,16 @@ class Person:
         """One message of a thread."""
         tree = self.call("GET", f"/api/threads/{root}/tree")
         return next(item for item in tree["messages"] if item["id"] == message)
+
+    def patiently(self, action: Callable[[], T], seconds: float = 30) -> T:
+        """What `action` returns once the service answers it; it is tried again while it does not."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return action()
+            except (AssertionError, httpx.TransportError):
+                if time.monotonic() > deadline:
+                    raise
 
     @contextmanager
     def stream(self, channel: str, after: str | None = None) -> Iterator[Iterator[Event]]:

@@ -64,8 +64,12 @@ class Product:
 
     def replica(self, deployment: str) -> psutil.Process:
         """The process of a deployment's one replica, e.g. "Model"."""
-        found = [p for p in self.processes() if "ServeReplica:" in _title(p) and f":{deployment}" in _title(p)]
-        assert len(found) == 1, f"{len(found)} replicas of {deployment}: {[_title(p) for p in self.processes()]}"
+        return self.actor("ServeReplica:", f":{deployment}")
+
+    def actor(self, *words: str) -> psutil.Process:
+        """The one process of the product in whose title all these words are."""
+        found = [process for process in self.processes() if all(word in _title(process) for word in words)]
+        assert len(found) == 1, f"{len(found)} processes of {words}: {[_title(p) for p in self.processes()]}"
         return found[0]
 
     def interrupt(self) -> None:
