@@ -27,7 +27,7 @@ from deployments.messages import model_app
 logger = logging.getLogger(__name__)
 
 CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 MOST_CONNECTIONS = 16_384
 
 
@@ -169,7 +169,6 @@ class LocalCluster:
             "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
             "RAY_SERVE_LOG_TO_STDERR": "0",
             "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-            "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
             "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
             "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
@@ -189,6 +188,7 @@ class LocalCluster:
                 "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),
                 "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
                 "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+                "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
                 "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
                 "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),

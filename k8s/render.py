@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     manifest = MANIFEST.read_text()
     wanted = rendered(manifest, SERVE_CONFIG.read_text())
     if check and wanted != manifest:
-        print(f"{MANIFEST.name} is stale: run `python -m k8s.render`", file=sys.stderr)
+        sys.stderr.write(f"{MANIFEST.name} is stale: run `python -m k8s.render`\n")
         return 1
     if wanted != manifest:
         MANIFEST.write_text(wanted)

@@ -103,7 +103,8 @@ class AppendWriter:
         """Queues a delta for the next flush."""
         if turn.lost:
             return
-        turn.text.append(delta.text)
+        # PostgreSQL's text cannot hold U+0000, which a model may well produce.
+        turn.text.append(delta.text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
         turn.token_ids.extend(delta.token_ids)
         turn.settled.clear()
         self._dirty.set()

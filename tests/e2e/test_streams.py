@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from uuid import UUID
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -67,7 +69,16 @@ def test_reader_cut_at_random_while_the_answer_is_written_misses_nothing(person:
     assert seen == person.follow(conversation, posted["cursor"])
 
 
-def test_answer_survives_kill_of_the_model_replica(product: Product, person: Person) -> None:
+async def tokens_in_log(postgres: str, message: str) -> int:
+    """How many tokens the log holds of an answer."""
+    connection = await asyncpg.connect(postgres)
+    query = "select sum(cardinality(token_ids)) from rustygpt.events where message_id = $1"
+    count = await connection.fetchval(query, UUID(message))
+    await connection.close()
+    return count
+
+
+async def test_answer_survives_kill_of_the_model_replica(product: Product, person: Person, postgres: str) -> None:
     conversation = person.converse()
     posted = person.ask(conversation, LONG_QUESTION)
     events: list[Event] = []
@@ -82,6 +93,8 @@ def test_answer_survives_kill_of_the_model_replica(product: Product, person: Per
     assert "".join(event.text for event in events) == stored["content"]
     assert [e.type for e in events].count("message.done") == 1
     assert [int(e.id) for e in events] == list(range(int(posted["cursor"]) + 1, int(events[-1].id) + 1))
+    # The second replica went on from the tokens of the first: it counts them, and did not begin anew.
+    assert await tokens_in_log(postgres, stored["id"]) == stored["usage"]["completion_tokens"]
     numbers = [int(e.payload["id"].split(":")[1]) for e in events if e.type == "message.delta"]
     assert numbers == list(range(len(numbers)))
 

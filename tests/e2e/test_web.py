@@ -95,6 +95,11 @@ def expect_done(message: Any) -> str:
     return text_of(message)
 
 
+def cancel(person: Person, message: Any) -> None:
+    """Ends an answer, if it is still being written: its rest is of no interest."""
+    person.call("POST", f"/api/messages/{message.get_attribute('data-message-id')}/cancel", {}, 202)
+
+
 def stored(person: Person, message: Any) -> dict[str, Any]:
     """What the server has of a shown message."""
     message_id = message.get_attribute("data-message-id")
@@ -211,6 +216,7 @@ def test_next_message_waits_for_the_answer_before_it(visit: Visit, person: Perso
     expect_done(answer(page))
     page.get_by_test_id("composer").press("Enter")
     expect(page.get_by_test_id("message")).to_have_count(4)
+    cancel(person, answer(page))
 
 
 def test_reply_to_an_earlier_message_branches_off(visit: Visit, person: Person) -> None:
@@ -229,7 +235,7 @@ def test_reply_to_an_earlier_message_branches_off(visit: Visit, person: Person) 
     expect(branch).to_have_attribute("data-level", "1")
     assert stored(person, branch)["path"] == [1, 1, 2]
     expect(page.get_by_text("Replying to")).to_be_hidden()
-    expect_done(answer(page))
+    cancel(person, answer(page))
 
 
 def test_new_thread_begins_beside_the_old_one(visit: Visit, person: Person) -> None:
@@ -239,7 +245,7 @@ def test_new_thread_begins_beside_the_old_one(visit: Visit, person: Person) -> N
     page.get_by_test_id("new-thread").click()
     send(page, "Say good morning.")
     expect(page.get_by_role("region", name="Thread 2").get_by_test_id("message")).to_have_count(2)
-    expect_done(answer(page))
+    cancel(person, answer(page))
 
 
 def test_person_added_in_the_people_panel_sees_the_answer_live(visit: Visit, admin: Person) -> None:
@@ -280,11 +286,20 @@ def test_cut_connection_is_shown_and_mended_without_a_gap(visit: Visit, product:
     expect(page.get_by_test_id("connection")).to_have_text("Reconnecting…")
     expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live", timeout=30_000)
     wait_for_text(page, answer(page), len(before) + 1)
-    answer_box = answer(page)
-    if answer_box.get_by_test_id("stop").count():
-        answer_box.get_by_test_id("stop").click()
-    shown = expect_done(answer_box)
-    assert shown == stored(person, answer_box)["content"]
+    cancel(person, answer(page))
+    assert expect_done(answer(page)) == stored(person, answer(page))["content"]
+
+
+def test_refused_connection_is_tried_again_until_it_is_taken(visit: Visit, person: Person) -> None:
+    conversation = person.converse()
+    page = visit(person)
+    page.route("**/api/stream/conversations/*", lambda route: route.fulfill(status=503), times=2)
+    page.goto(f"/#/c/{conversation}")
+    expect(page.get_by_test_id("connection")).to_have_text("Reconnecting…")
+    expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live", timeout=15_000)
+    send(page, "Say hello.")
+    expect(page.get_by_test_id("message")).to_have_count(2)
+    cancel(person, answer(page))
 
 
 def test_cursor_that_the_server_refuses_makes_the_page_read_anew(visit: Visit, person: Person) -> None:
@@ -302,7 +317,7 @@ def test_cursor_that_the_server_refuses_makes_the_page_read_anew(visit: Visit, p
     expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
     send(page, "Say hello again.")
     expect(page.get_by_test_id("message")).to_have_count(4)
-    expect_done(answer(page))
+    assert expect_done(answer(page)) == stored(person, answer(page))["content"]
     assert len(refused) == 1
 
 

@@ -15,7 +15,7 @@ import psutil
 from deployments.local_cluster import free_port
 
 RUSTYGPT = [sys.executable, "-m", "cli"]
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 
 
 def environment(home: Path, **extra: str) -> dict[str, str]:
