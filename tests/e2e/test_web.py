@@ -290,14 +290,16 @@ def test_cut_connection_is_shown_and_mended_without_a_gap(visit: Visit, product:
     assert expect_done(answer(page)) == stored(person, answer(page))["content"]
 
 
-def test_refused_connection_is_tried_again_until_it_is_taken(visit: Visit, person: Person) -> None:
+def test_what_happens_while_the_stream_is_refused_is_shown_when_it_is_taken(visit: Visit, person: Person) -> None:
     conversation = person.converse()
     page = visit(person)
-    page.route("**/api/stream/conversations/*", lambda route: route.fulfill(status=503), times=2)
+    page.route("**/api/stream/conversations/*", lambda route: route.fulfill(status=503))
     page.goto(f"/#/c/{conversation}")
+    expect(page.get_by_text("Nothing here yet.")).to_be_visible()
+    person.ask(conversation, "Say hello.")
     expect(page.get_by_test_id("connection")).to_have_text("Reconnecting…")
+    page.unroute_all()
     expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live", timeout=15_000)
-    send(page, "Say hello.")
     expect(page.get_by_test_id("message")).to_have_count(2)
     cancel(person, answer(page))
 
