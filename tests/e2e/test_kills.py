@@ -47,9 +47,8 @@ def test_reader_sees_the_whole_answer_whatever_is_killed(product: Product, perso
                         killed = True
                     if event.type == "message.done":
                         break
-        except (httpx.TransportError, AssertionError) as error:
-            # While the Streamer starts again HAProxy answers 5xx: a reader tries again.
-            assert isinstance(error, httpx.TransportError) or "50" in str(error), error
+        except (httpx.TransportError, httpx.HTTPStatusError):
+            continue  # while the Streamer starts again the proxy answers 5xx
     assert killed
     stored = person.patiently(lambda: person.message(posted["root_id"], posted["assistant_message_id"]))
     assert stored["finish_reason"] in ("stop", "length")

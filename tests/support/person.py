@@ -98,6 +98,8 @@ class Person:
         path = "/api/stream/me" if channel == "me" else f"/api/stream/conversations/{channel}"
         headers = {"Last-Event-ID": after} if after is not None else {}
         with connect_sse(self.http, "GET", path, headers=headers) as source:
+            if source.response.status_code >= 500:
+                source.response.raise_for_status()
             assert source.response.status_code == 200, source.response.read()
             yield (
                 Event(item.id, item.event, json.loads(item.data)["payload"]) for item in source.iter_sse() if item.data
@@ -116,6 +118,6 @@ class Person:
                         events.append(event)
                         if event.type == last:
                             break
-            except httpx.TransportError:
+            except (httpx.TransportError, httpx.HTTPStatusError):
                 continue
         return events
