@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +68,15 @@ class Client:
     @property
     def cookies(self) -> dict[str, str]:
         """The session, for requests that are made elsewhere."""
-        return self._http.cookies.get_dict()
+        return {cookie.name: cookie.value or "" for cookie in self._http.cookies}
+
+    def is_set_up(self) -> bool:
+        """Whether the service has its first account."""
+        return self._call("GET", "/api/setup")["is_setup"]
 
     def enter_as_admin(self, name: str, password: str) -> None:
         """Makes the first account where the service is new; signs in."""
-        if not self._call("GET", "/api/setup")["is_setup"]:
+        if not self.is_set_up():
             account = {"username": name, "email": f"{name}@example.org", "password": password}
             self._call("POST", "/api/setup", account)
         self.sign_in(name, password)
@@ -136,12 +139,11 @@ class Client:
     @staticmethod
     def _events(source: requests.Response, conversation: Conversation) -> Iterator[Event]:
         try:
-            with closing(_parse(source.iter_content(None))) as events:
-                for event in events:
-                    if event.type == "stream.reset":
-                        raise LoadError("the stream lost its place: stream.reset")
-                    conversation.cursor = event.id or conversation.cursor
-                    yield event
+            for event in _parse(source.iter_content(None)):
+                if event.type == "stream.reset":
+                    raise LoadError("the stream lost its place: stream.reset")
+                conversation.cursor = event.id or conversation.cursor
+                yield event
         except requests.RequestException as error:
             raise LoadError(f"the stream was cut: {error}") from error
 

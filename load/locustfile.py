@@ -33,7 +33,7 @@ _admin_lock = threading.Lock()
 def check_credentials(**_: Any) -> None:
     """Before anything is sent."""
     if not (os.environ.get("LOAD_ADMIN") and os.environ.get("LOAD_PASSWORD")):
-        sys.exit("Set LOAD_ADMIN and LOAD_PASSWORD to an administrator's name and password; a new service gets them.")
+        sys.exit("Set LOAD_ADMIN and LOAD_PASSWORD: an administrator's name and password, which a new service gets.")
 
 
 def reporter(environment: Environment) -> Report:
@@ -97,5 +97,10 @@ class Talker(User):
 
     def _count(self, name: str, value: float, failure: Exception | None = None) -> None:
         self.environment.events.request.fire(
-            request_type="chat", name=name, response_time=value, response_length=0, exception=failure, context={}
+            request_type="chat",
+            name=name,
+            response_time=value,
+            response_length=0,
+            exception=failure,
+            context={},
         )

@@ -32,7 +32,12 @@ def own_environment(home: Path, **settings: str) -> dict[str, str]:
 def model_settings(environment: dict[str, str] | None = None, folder: Path | None = None) -> dict[str, Any]:
     """Settings of the model that answers in conversations, as the product itself sees them."""
     shown = subprocess.run(
-        [*RUSTYGPT, "config", "show"], env=environment, cwd=folder, check=True, stdout=subprocess.PIPE, text=True
+        [*RUSTYGPT, "config", "show"],
+        env=environment,
+        cwd=folder,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     llm = yaml.safe_load(shown.stdout)["llm"]
     return llm["models"][llm["default_model"]]

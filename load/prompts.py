@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from itertools import product
 
-_PLACES = ("a lighthouse", "the far north", "a small harbour", "an old library", "the desert", "a mountain village")
-_HEROES = ("a young sailor", "two sisters", "a retired teacher", "a lost dog", "a clockmaker", "a night train driver")
+_PLACES = (
+    "a lighthouse",
+    "the far north",
+    "a small harbour",
+    "an old library",
+    "the desert",
+    "a mountain village",
+)
+_HEROES = (
+    "a young sailor",
+    "two sisters",
+    "a retired teacher",
+    "a lost dog",
+    "a clockmaker",
+    "a night train driver",
+)
 _TALES = [f"Write a long story about {hero} in {place}." for place, hero in product(_PLACES, _HEROES)]
 
 QUESTIONS = (

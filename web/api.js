@@ -24,9 +24,15 @@ export function whenSignedOut(listener) {
   onSignedOut = listener;
 }
 
-function cookie(name) {
-  const found = document.cookie.split("; ").find((pair) => pair.startsWith(`${name}=`));
-  return found ? decodeURIComponent(found.slice(name.length + 1)) : "";
+/** The token that changes carry; empty when nobody is signed in. */
+export function csrfToken() {
+  const found = document.cookie.split("; ").find((pair) => pair.startsWith("CSRF-TOKEN="));
+  return found ? found.slice(found.indexOf("=") + 1) : "";
+}
+
+/** "body.user_name: Too short" is for programs; people read "User name: Too short". */
+function plain(message) {
+  return message.replace(/\bbody\.(\w)(\w*)/g, (_, first, rest) => first.toUpperCase() + rest.replaceAll("_", " "));
 }
 
 async function problemOf(response) {
@@ -36,14 +42,14 @@ async function problemOf(response) {
   } catch {
     // A proxy's error page, or an empty body: the status has to do.
   }
-  const message = problem.message || problem.detail || problem.title || `The server answered ${response.status}.`;
-  return new ApiError(response.status, problem.code || "", String(message));
+  const message = problem.message || `The server answered ${response.status}. Try again in a moment.`;
+  return new ApiError(response.status, problem.code || "", plain(message));
 }
 
 async function request(method, path, { body, signal } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (UNSAFE.has(method)) headers["X-CSRF-TOKEN"] = cookie("CSRF-TOKEN");
+  if (UNSAFE.has(method)) headers["X-CSRF-TOKEN"] = csrfToken();
   let response;
   try {
     response = await fetch(path, {

@@ -1,12 +1,12 @@
 // The page: which view is shown, who is signed in, the list of conversations.
 
-import { api, whenSignedOut } from "./api.js";
+import { api, csrfToken, whenSignedOut } from "./api.js";
 import { ConversationPage } from "./conversation.js";
-import { byId, clearAlert, el, onSubmit, showAlert } from "./dom.js";
+import { byId, clearAlert, el, excerpt, onSubmit, prefersKeyboard, showAlert } from "./dom.js";
 import { backoffMs, DurableStream } from "./stream.js";
 
 const VIEWS = ["view-loading", "view-setup", "view-login", "view-app"];
-const state = { me: null, lastUserId: null, inbox: null, conversations: [], streams: {} };
+const state = { me: null, lastUserId: null, inbox: null, conversations: null, streams: {} };
 
 const page = new ConversationPage({
   onState: (value) => setStream("conversation", value),
@@ -20,19 +20,22 @@ const page = new ConversationPage({
 
 function showView(id) {
   for (const view of VIEWS) byId(view).hidden = view !== id;
-  byId(id).querySelector("input")?.focus();
+}
+
+function showForm(id) {
+  showView(id);
+  byId(id).querySelector("input").focus();
 }
 
 /** One word for the user: live only when every open stream is. */
 function setStream(name, value) {
   if (value === null) delete state.streams[name];
   else state.streams[name] = value;
-  const values = Object.values(state.streams);
-  const word = values.length > 0 && values.every((each) => each === "live") ? "live" : "reconnecting";
+  const isLive = Object.values(state.streams).every((each) => each === "live");
   const node = byId("connection");
-  if (node.dataset.state === word) return;
-  node.dataset.state = word;
-  node.textContent = word;
+  if (isLive === (node.dataset.state === "live")) return;
+  node.dataset.state = isLive ? "live" : "reconnecting";
+  node.textContent = isLive ? "Connected" : "Reconnecting…";
 }
 
 function enter(user) {
@@ -42,13 +45,18 @@ function enter(user) {
   byId("me").textContent = user.display_name || user.username;
   byId("create-user-open").hidden = !user.roles.includes("admin");
   showView("view-app");
+  openInbox();
+  route();
+}
+
+function openInbox() {
   state.inbox?.close();
   // Without a cursor it starts at now, so the list is read after each connection: nothing falls between.
   state.inbox = new DurableStream("/api/stream/me", {
     onEvent: refreshList,
     onOpen: refreshList,
     onState: (value) => setStream("inbox", value),
-    onReset: () => enter(state.me),
+    onReset: openInbox,
     probe: async () => {
       try {
         await api.me();
@@ -59,37 +67,37 @@ function enter(user) {
     },
   });
   state.inbox.open();
-  refreshList();
-  route();
 }
 
 function leave() {
   state.inbox?.close();
   page.close();
-  Object.assign(state, { me: null, inbox: null, conversations: [], streams: {} });
+  Object.assign(state, { me: null, inbox: null, conversations: null, streams: {} });
   document.title = "RustyGPT";
-  if (byId("create-user").open) byId("create-user").close();
-  if (byId("view-login").hidden) showView("view-login");
+  byId("create-user").close();
+  if (byId("view-login").hidden) showForm("view-login");
 }
 
 function currentId() {
   return /^#\/c\/([\w-]+)$/.exec(location.hash)?.[1] ?? null;
 }
 
-/** Shows what the address names: `#/c/<conversation id>`, or nothing in particular. */
+/** Shows what the address names: `#/c/<conversation id>`, `#/new`, or the list (beside which there is room for new). */
 function route() {
   if (!state.me) return;
   const id = currentId();
-  byId("welcome").hidden = id !== null;
+  const isNew = location.hash === "#/new";
+  byId("start").hidden = id !== null;
   byId("conversation").hidden = id === null;
-  byId("view-app").classList.toggle("has-conversation", id !== null);
+  byId("view-app").classList.toggle("in-pane", id !== null || isNew);
   if (id === null) {
     page.close();
     setStream("conversation", null);
     document.title = "RustyGPT";
+    if (isNew || prefersKeyboard()) byId("start-message").focus();
   } else if (id !== page.id) {
     page.open(id, state.me);
-    byId("composer").focus();
+    if (prefersKeyboard()) byId("composer").focus();
   }
   drawList();
 }
@@ -110,17 +118,18 @@ async function refreshList() {
 }
 
 function drawList() {
+  if (!state.conversations) return;
   const current = currentId();
   const focused = document.activeElement?.getAttribute("href");
   const items = state.conversations.map(({ id, title }) =>
-    el("li", {}, el("a", { href: `#/c/${id}`, "aria-current": id === current ? "page" : null }, title)));
+    el("li", {}, el("a", { href: `#/c/${id}`, title, "aria-current": id === current ? "page" : null }, title)));
   const list = byId("conversation-list");
   list.replaceChildren(...(items.length ? items : [el("li", { class: "hint" }, "No conversations yet.")]));
   if (focused) [...list.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
 }
 
 function moveToTop(id) {
-  const at = state.conversations.findIndex((each) => each.id === id);
+  const at = state.conversations?.findIndex((each) => each.id === id) ?? -1;
   if (at <= 0) return;
   state.conversations.unshift(...state.conversations.splice(at, 1));
   drawList();
@@ -134,12 +143,12 @@ onSubmit(byId("setup-form"), async (form) => {
   try {
     await api.setup({ username, email, password });
   } catch (error) {
-    if (error.code === "RGP.SETUP.DONE") showView("view-login");
+    if (error.code === "RGP.SETUP.DONE") showForm("view-login");
     throw error;
   }
-  showView("view-login"); // what remains if signing in fails
-  enter((await api.login(email, password)).user);
+  showForm("view-login"); // what remains if signing in fails
   byId("setup-form").reset();
+  enter((await api.login(email, password)).user);
 });
 
 onSubmit(byId("login-form"), async (form) => {
@@ -147,13 +156,24 @@ onSubmit(byId("login-form"), async (form) => {
   byId("login-form").reset();
 });
 
-onSubmit(byId("new-conversation"), async (form) => {
-  const title = String(form.get("title")).trim();
-  if (!title) return;
-  const { conversation_id: id } = await api.createConversation(title);
-  byId("new-conversation").reset();
-  await refreshList();
-  location.hash = `#/c/${id}`;
+// A conversation whose first message was refused: trying again goes on with it.
+let begun = null;
+
+onSubmit(byId("start-form"), async (form) => {
+  const message = String(form.get("message"));
+  const title = String(form.get("title")).trim() || excerpt(message, 60);
+  if (!title) return byId("start-message").focus();
+  begun ??= (await api.createConversation(title)).conversation_id;
+  if (message.trim()) await api.postRoot(begun, message);
+  byId("start-form").reset();
+  location.hash = `#/c/${begun}`;
+  begun = null;
+  refreshList();
+});
+byId("start-message").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing || !prefersKeyboard()) return;
+  event.preventDefault();
+  byId("start-form").requestSubmit();
 });
 
 const createUserDialog = byId("create-user");
@@ -170,7 +190,7 @@ onSubmit(
     const displayName = String(form.get("display_name")).trim();
     await api.createUser({
       ...account(form),
-      ...(displayName ? { display_name: displayName } : {}),
+      display_name: displayName || null,
       is_admin: form.get("is_admin") !== null,
     });
     byId("create-user-form").reset();
@@ -195,7 +215,8 @@ byId("logout").addEventListener("click", async () => {
 async function boot() {
   for (let attempt = 0; ; attempt += 1) {
     try {
-      if (!(await api.setupState()).is_setup) return showView("view-setup");
+      if (!(await api.setupState()).is_setup) return showForm("view-setup");
+      if (!csrfToken()) return showForm("view-login");
       const { user } = await api.me();
       clearAlert();
       return enter(user);

@@ -2,16 +2,16 @@
 // the newest message of the current thread, a message chosen with Reply, or nothing (a new thread).
 
 import { api } from "./api.js";
-import { byId, clearAlert, excerpt, showAlert } from "./dom.js";
+import { byId, clearAlert, excerpt, prefersKeyboard, setText, showAlert } from "./dom.js";
 import { authorOf } from "./thread.js";
 
 const HINT = "Enter sends, Shift+Enter starts a new line";
-const WAIT = "You can send when the answer is complete; Stop ends it now";
+const WAIT = "You can send when the answer is complete, or stop it";
 const READ_ONLY = "You can read this conversation but not write in it";
 const MAX_HEIGHT_PX = 240;
 
 export class Composer {
-  /** `onTarget(messageId | null)` hears of an explicitly chosen target; `onSent()` of a message that was taken. */
+  /** `onTarget(messageId | null)` hears of an explicitly chosen target; `onSent(answerId)` of a message taken. */
   constructor({ onTarget, onSent }) {
     this.onTarget = onTarget;
     this.onSent = onSent;
@@ -24,10 +24,10 @@ export class Composer {
     });
     this.box.addEventListener("keydown", (event) => {
       // isComposing: an input method uses Enter to accept what it suggests.
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing && prefersKeyboard()) {
         event.preventDefault();
         this.#send();
-      } else if (event.key === "Escape" && this.replyTo) {
+      } else if (event.key === "Escape" && this.#isChosen()) {
         this.#choose({ replyTo: null, newThread: false });
       }
     });
@@ -41,6 +41,7 @@ export class Composer {
     if (this.conversationId !== conversationId) this.forget();
     Object.assign(this, { conversationId, store, readOnly: role === "viewer" });
     if (this.replyTo) this.replyTo = store.messages.get(this.replyTo.id) ?? null;
+    this.onTarget(this.replyTo?.id ?? null);
     this.refresh();
   }
 
@@ -66,12 +67,16 @@ export class Composer {
     const wait = this.#mustWait(target);
     this.sendButton.disabled = this.readOnly || this.sending || wait;
     this.box.disabled = this.readOnly;
-    const replying = target && `Replying to ${authorOf(target)}: ${excerpt(target.content, 60)}`;
-    setText("composer-target", replying || "New thread");
-    setText("composer-hint", this.readOnly ? READ_ONLY : wait ? WAIT : HINT);
+    setText("composer-hint", this.readOnly ? READ_ONLY : wait ? WAIT : prefersKeyboard() ? HINT : "");
+    // What everybody expects, to go on below the last message shown, needs no words.
+    setText("composer-target", target ? `Replying to ${authorOf(target)}: ${excerpt(target.content, 60)}` : "New thread");
+    byId("composer-target").hidden = target === this.store.lowestMessage();
     byId("composer-new-thread").hidden = this.readOnly || !target;
-    const chosen = this.replyTo !== null || this.newThread;
-    byId("composer-follow").hidden = this.readOnly || this.store.messages.size === 0 || !chosen;
+    byId("composer-follow").hidden = this.store.messages.size === 0 || !this.#isChosen();
+  }
+
+  #isChosen() {
+    return this.replyTo !== null || this.newThread;
   }
 
   #choose({ replyTo, newThread }) {
@@ -110,7 +115,7 @@ export class Composer {
         replyTo: null, newThread: false, rootId: posted.root_id, awaited: posted.assistant_message_id,
       });
       this.onTarget(null);
-      this.onSent();
+      this.onSent(posted.assistant_message_id);
     } catch (error) {
       showAlert(error.status === 0 ? `${error.message} If your message is shown above, it was sent.` : error);
     } finally {
@@ -123,12 +128,6 @@ export class Composer {
 
   #grow() {
     this.box.style.height = "auto";
-    if (this.box.value) this.box.style.height = `${Math.min(this.box.scrollHeight + 2, MAX_HEIGHT_PX)}px`;
+    if (this.box.value) this.box.style.height = `${Math.min(this.box.scrollHeight, MAX_HEIGHT_PX)}px`;
   }
-}
-
-/** Leaves an unchanged text alone, so that a live region does not repeat itself. */
-function setText(id, text) {
-  const node = byId(id);
-  if (node.textContent !== text) node.textContent = text;
 }

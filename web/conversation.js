@@ -18,7 +18,7 @@ export class ConversationPage {
     });
     this.composer = new Composer({
       onTarget: (messageId) => this.view.markTarget(messageId),
-      onSent: () => this.view.scrollToEnd(),
+      onSent: (answerId) => this.view.follow(answerId),
     });
     this.people = new PeoplePanel();
     this.id = null;
@@ -98,9 +98,15 @@ export class ConversationPage {
       this.#refreshPeople();
       return;
     }
-    if (type === "message.created") this.onActivity(payload.message.conversation_id);
-    if (type === "error" && payload.message_id === undefined) showAlert(payload.message);
     this.store.apply(type, payload, id);
+    if (type === "message.created") {
+      this.onActivity(this.id);
+      const { message } = payload;
+      if (message.role === "user" && message.author_id !== this.me.id) speak(message);
+    } else if (type === "message.done") {
+      const answer = this.store.messages.get(payload.message_id);
+      if (answer) speak(answer);
+    }
   }
 
   /** The store tells of every change; while a snapshot is being read nothing is drawn. */
@@ -109,20 +115,11 @@ export class ConversationPage {
     if (kind === "delta") {
       this.view.append(subject.message, subject.text);
     } else if (kind === "message") {
-      const isNew = !this.view.parts.has(subject.id);
       this.view.update(store, subject);
       this.composer.refresh();
-      this.#announce(subject, isNew);
     } else if (kind === "unknown-root") {
       this.#fetchThread(store, subject);
     }
-  }
-
-  /** Spoken once for each message, when it is whole: token by token would drown everything else. */
-  #announce(message, isNew) {
-    const finished = message.role === "assistant" && message.state === "done" && message.finish_reason;
-    const fromOthers = isNew && message.role !== "assistant" && message.author_id !== this.me.id;
-    if (!this.quiet && (finished || fromOthers)) announce(`${authorOf(message)}: ${excerpt(message.content, 300)}`);
   }
 
   async #fetchThread(store, rootId) {
@@ -135,7 +132,7 @@ export class ConversationPage {
 
   async #showOlder() {
     const { store, abort } = this;
-    this.older.disabled = this.quiet = true;
+    this.older.disabled = true;
     try {
       await this.view.keepPlace(async () => {
         const page = await api.threads(this.id, this.nextBefore, abort.signal);
@@ -148,7 +145,7 @@ export class ConversationPage {
     } catch (error) {
       if (error.name !== "AbortError") showAlert(error);
     } finally {
-      this.older.disabled = this.quiet = false;
+      this.older.disabled = false;
     }
   }
 
@@ -188,10 +185,16 @@ export class ConversationPage {
   }
 
   #failed(error) {
-    if (error.status !== 401) showAlert(error); // the sign-in page says enough
     this.close();
-    if (error.status !== 401) this.onGone();
+    if (error.status === 401) return; // the sign-in page says enough
+    showAlert(error);
+    this.onGone();
   }
+}
+
+/** Once for each message, when it is whole: token by token would drown everything else. */
+function speak(message) {
+  announce(`${authorOf(message)}: ${excerpt(message.content, 300)}`);
 }
 
 /** Reads all pages of a thread into the store; events of it that come meanwhile are applied after. */
@@ -201,7 +204,7 @@ async function loadTree(store, rootId, signal) {
   do {
     const page = await api.tree(rootId, after, signal);
     store.addPage(page.messages, page.cursor);
-    after = Array.isArray(page.next_after) ? page.next_after.join(".") : page.next_after;
+    after = page.next_after;
   } while (after);
   store.finishLoading(rootId);
 }

@@ -31,6 +31,15 @@ export function announce(text) {
   byId("announcer").textContent = text;
 }
 
+/** Leaves an unchanged text alone, so that a live region does not repeat itself. */
+export function setText(id, text) {
+  const node = byId(id);
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** False on phones: there Enter is the only way to a new line, and focus covers half the page with keys. */
+export const prefersKeyboard = () => matchMedia("(pointer: fine)").matches;
+
 export function excerpt(text, length = 80) {
   const flat = text.replace(/\s+/g, " ").trim();
   return flat.length > length ? `${flat.slice(0, length - 1)}…` : flat;

@@ -72,6 +72,15 @@ export class ConversationStore {
     return last;
   }
 
+  /** The last of the page: threads and messages are shown in the order of their paths. */
+  lowestMessage() {
+    let lowest = null;
+    for (const message of this.messages.values()) {
+      if (!lowest || comparePaths(message.path, lowest.path) > 0) lowest = message;
+    }
+    return lowest;
+  }
+
   #created(message, offset, event) {
     if (this.threads.has(message.root_id) || !message.parent_id) {
       this.#put(message, offset);

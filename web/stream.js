@@ -8,11 +8,9 @@
 //
 // A tab that is hidden gives its connection back (browsers allow six a host over HTTP/1.1) and resumes when shown.
 
-const EVENTS = [
-  "thread.new", "thread.activity", "message.created", "message.delta", "message.done", "membership.changed",
-];
+const EVENTS = ["message.created", "message.delta", "message.done", "membership.changed"]; // and "error"
 const BACKOFF_MIN_MS = 500;
-const BACKOFF_MAX_MS = 15_000;
+const BACKOFF_MAX_MS = 8_000;
 const RECONNECT_SPREAD_MS = 300;
 const HIDDEN_GRACE_MS = 5_000;
 

@@ -4,7 +4,7 @@ import { byId, el, excerpt } from "./dom.js";
 import { branchLevel } from "./store.js";
 
 const MAX_INDENT = 4; // deeper branches stay readable at 360 px
-const NEAR_BOTTOM_PX = 80;
+const NEAR_PX = 80; // scrolled away no further than this, new text is still followed
 const ENDINGS = {
   length: "Cut off at the length limit",
   cancelled: "Stopped",
@@ -29,13 +29,11 @@ export class ThreadsView {
     this.scroller = byId("scroller");
     this.onReply = onReply;
     this.onStop = onStop;
+    this.lastTop = 0;
     this.clear();
-    this.atBottom = true;
-    this.scroller.addEventListener("scroll", () => {
-      const { scrollHeight, scrollTop, clientHeight } = this.scroller;
-      this.atBottom = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM_PX;
-    });
-    // A growing composer or a turned phone makes the list shorter: stay at the bottom if we were there.
+    this.scrollToEnd();
+    this.scroller.addEventListener("scroll", () => this.#scrolled());
+    // A growing composer or a turned phone makes the list shorter: keep in view what was.
     new ResizeObserver(() => this.#follow()).observe(this.scroller);
   }
 
@@ -62,11 +60,13 @@ export class ThreadsView {
       parts = this.#build(store, message);
       this.parts.set(message.id, parts);
       this.#place(store, message, parts.node);
+      if (message.id === this.followedId) parts.node.scrollIntoView({ block: "nearest" });
     }
     if (parts.text.data !== message.content) parts.text.data = message.content;
     const running = message.state !== "done";
     parts.node.dataset.state = message.state;
     parts.node.setAttribute("aria-busy", String(running));
+    parts.reply.hidden = running;
     parts.status.textContent = statusOf(message);
     parts.status.classList.toggle("error", Boolean(message.error) || message.finish_reason === "error");
     if (running && message.role === "assistant" && !parts.stop) {
@@ -92,26 +92,53 @@ export class ThreadsView {
     this.parts.get(messageId)?.node.classList.add("target");
   }
 
-  /** From here on new text keeps the bottom in view, until the user scrolls away. */
+  /** From here on the end of the page stays in view as it grows, until the user scrolls away. */
   scrollToEnd() {
-    this.atBottom = true;
+    this.follow(null);
+  }
+
+  /** The same with the end of one message, which may come later; it need not be the last of the page. */
+  follow(messageId) {
+    this.followedId = messageId;
+    this.isFollowing = true;
+    this.parts.get(messageId)?.node.scrollIntoView({ block: "nearest" });
     this.#follow();
   }
 
   /** Runs `change` (which adds something above) without moving what the user looks at. */
   async keepPlace(change) {
     const fromBottom = this.scroller.scrollHeight - this.scroller.scrollTop;
-    this.atBottom = false;
+    this.isFollowing = false;
     await change();
     this.scroller.scrollTop = this.scroller.scrollHeight - fromBottom;
   }
 
+  /** Only going up is the user's wish to stay there: what is shown also moves when its box becomes smaller. */
+  #scrolled() {
+    const { scrollTop } = this.scroller;
+    const wentUp = scrollTop < this.lastTop;
+    this.lastTop = scrollTop;
+    if (this.#below(this.container) < NEAR_PX) this.followedId = null;
+    if (this.#below(this.#followed()) < NEAR_PX) this.isFollowing = true;
+    else if (wentUp) this.isFollowing = false;
+  }
+
   #follow() {
-    if (!this.atBottom || this.frame) return;
+    if (!this.isFollowing || this.frame) return;
     this.frame = requestAnimationFrame(() => {
       this.frame = null;
-      if (this.atBottom) this.scroller.scrollTop = this.scroller.scrollHeight;
+      if (this.isFollowing) this.scroller.scrollTop += Math.max(0, this.#below(this.#followed()));
     });
+  }
+
+  #followed() {
+    return this.followedId === null ? this.container : this.parts.get(this.followedId)?.node;
+  }
+
+  /** How far the end of an element lies below the visible part, in pixels; 0 for one that is not there yet. */
+  #below(node) {
+    if (!node) return 0;
+    return node.getBoundingClientRect().bottom - this.scroller.getBoundingClientRect().bottom;
   }
 
   #build(store, message) {
@@ -120,7 +147,7 @@ export class ThreadsView {
     const status = el("span", { class: "status" });
     const reply = el(
       "button",
-      { type: "button", class: "link", "data-testid": "reply", onclick: () => this.onReply(message) },
+      { type: "button", class: "quiet", "data-testid": "reply", onclick: () => this.onReply(message) },
       "Reply",
     );
     const footer = el("footer", {}, reply);
@@ -154,6 +181,7 @@ export class ThreadsView {
       "button",
       {
         type: "button",
+        class: "quiet",
         "data-testid": "stop",
         onclick: async () => {
           button.disabled = true;
