@@ -19,7 +19,7 @@ from db.access import Access
 from db.errors import DatabaseError
 from db.migrate import migrate
 from deployments.config import ConfigError, Settings, database_access, home
-from deployments.local_cluster import LocalCluster, StartError, clear_leftovers, has_haproxy
+from deployments.local_cluster import LOCAL_HOSTS, LocalCluster, StartError, clear_leftovers, has_haproxy
 from deployments.observability.logs import configure_logs
 
 
@@ -117,7 +117,8 @@ def _check_database(access: Access) -> None:
 
 
 def _shown_host(settings: Settings) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.server.host, settings.server.host)  # noqa: S104
+    host = LOCAL_HOSTS.get(settings.server.host, settings.server.host)
+    return f"[{host}]" if ":" in host else host
 
 
 def _say(text: str) -> None:

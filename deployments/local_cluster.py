@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import logging
 import math
@@ -30,6 +31,10 @@ logger = logging.getLogger(__name__)
 CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
 START_SECONDS = 300.0
 MOST_CONNECTIONS = 16_384
+# Where to reach a server of this machine that listens on every address.
+LOCAL_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+# Below the ports that systems give out themselves; a cluster's replicas take theirs from one step of it.
+REPLICA_PORTS = range(20_000, 32_000, 100)
 
 
 class StartError(Exception):
@@ -158,7 +163,9 @@ class LocalCluster:
             global_logging_config=config.logging_config,
         )
         client.deploy_apps(config)
-        self._wait([application.name for application in config.applications])
+        deadline = time.monotonic() + START_SECONDS
+        self._wait_for_applications([application.name for application in config.applications], deadline)
+        self._wait_for_proxy(deadline)
 
     def _environment(self) -> dict[str, str]:
         environment = {
@@ -179,7 +186,9 @@ class LocalCluster:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
         if has_haproxy():
-            # One directory and one set of ports a cluster: two on a machine must not collide.
+            # One directory and one set of ports a cluster: with Serve's fixed ones, which are opened with
+            # SO_REUSEPORT or reused by whoever comes next, two clusters on a machine answer each other's requests.
+            first = secrets.choice(REPLICA_PORTS)
             folder = self._folder / "haproxy"
             folder.mkdir(exist_ok=True)
             environment |= {
@@ -192,15 +201,18 @@ class LocalCluster:
                 "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
                 "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
                 "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+                "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
+                "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS.step - 1),
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             }
         return environment
 
-    def _wait(self, names: list[str]) -> None:
+    def _wait_for_applications(self, names: list[str], deadline: float) -> None:
         from ray import serve
 
-        deadline = time.monotonic() + START_SECONDS
         while True:
             applications = serve.status().applications
             states = {name: applications[name].status for name in names if name in applications}
@@ -212,6 +224,23 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 late = [name for name in names if states.get(name) != "RUNNING"]
                 raise StartError(f"{', '.join(late)} did not start within {START_SECONDS:.0f} s")
+            time.sleep(0.1)
+
+    def _wait_for_proxy(self, deadline: float) -> None:
+        """The proxy hears of the replicas a little after they run."""
+        server = self._settings.server
+        while True:
+            connection = http.client.HTTPConnection(LOCAL_HOSTS.get(server.host, server.host), server.port, timeout=5)
+            try:
+                connection.request("GET", "/readyz")
+                if connection.getresponse().status == 200:
+                    return
+            except (OSError, http.client.HTTPException):
+                pass
+            finally:
+                connection.close()
+            if time.monotonic() > deadline:
+                raise StartError(f"the proxy did not answer on port {server.port} within {START_SECONDS:.0f} s")
             time.sleep(0.1)
 
     def stop(self) -> None:

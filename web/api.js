@@ -13,9 +13,9 @@ export class ApiError extends Error {
     this.code = code;
   }
 
-  /** True when trying again later can help. */
+  /** True when trying again later can help. Without a code a proxy answered: 404 while the service starts. */
   get isTemporary() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
+    return this.status === 0 || this.status === 429 || this.status >= 500 || !this.code;
   }
 }
 
@@ -42,7 +42,7 @@ async function problemOf(response) {
   } catch {
     // A proxy's error page, or an empty body: the status has to do.
   }
-  const message = problem.message || `The server answered ${response.status}. Try again in a moment.`;
+  const message = problem.message || `The service is not ready (it answered ${response.status}).`;
   return new ApiError(response.status, problem.code || "", plain(message));
 }
 

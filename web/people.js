@@ -68,7 +68,8 @@ export class PeoplePanel {
     const name = nameOf(user);
     const add = this.#button("Add", `Add ${name}`, `${name} was added`, (conversationId) =>
       api.addParticipant(conversationId, user.id));
-    return el("li", {}, el("span", {}, name), el("span", { class: "hint" }, user.username), add);
+    const alias = user.display_name ? el("span", { class: "hint" }, user.username) : null;
+    return el("li", {}, el("span", {}, name), alias, add);
   }
 
   /** A button that changes who takes part; the conversation is then read again. */

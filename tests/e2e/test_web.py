@@ -292,12 +292,14 @@ def test_cut_connection_is_shown_and_mended_without_a_gap(visit: Visit, product:
     assert expect_done(answer(page)) == stored(person, answer(page))["content"]
 
 
-def test_what_happens_while_the_stream_is_refused_is_shown_when_it_is_taken(visit: Visit, person: Person) -> None:
+def test_what_happens_while_the_server_starts_anew_is_shown_when_it_is_back(visit: Visit, person: Person) -> None:
     conversation = person.converse()
     page = visit(person)
-    page.route("**/api/stream/conversations/*", lambda route: route.fulfill(status=503))
+    page.route("**/api/stream/**", lambda route: route.fulfill(status=503))
     page.goto(f"/#/c/{conversation}")
     expect(page.get_by_text("Nothing here yet.")).to_be_visible()
+    with page.expect_response(lambda response: response.status == 404):  # the proxy's, before it knows its routes
+        page.route("**/api/**", lambda route: route.fulfill(status=404, body="not found"))
     person.ask(conversation, "Say hello.")
     expect(page.get_by_test_id("connection")).to_have_text("Reconnecting…")
     page.unroute_all()
