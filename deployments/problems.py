@@ -86,7 +86,8 @@ async def _http(request: Request, error: Exception) -> Response:
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [
-        {"place": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"]} for fault in error.errors()
+        {"place": ".".join(str(part) for part in fault["loc"]), "message": fault["msg"].removeprefix("Value error, ")}
+        for fault in error.errors()
     ]
     if any(fault["type"] == "json_invalid" for fault in error.errors()):
         return problem(400, "RGP.VALIDATION", "The body is not JSON.", faults)

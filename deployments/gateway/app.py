@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from deployments.gateway.auth import routes as auth
@@ -19,6 +20,16 @@ from deployments.gateway.users import routes as users
 from deployments.problems import HANDLERS
 
 WEB = Path(__file__).parents[2] / "web"
+
+
+class PageFiles(StaticFiles):
+    """The page's files. Browsers ask each time whether they changed: an old script never meets a new page."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """304 where the browser has the file."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 def build_app(services: Services) -> FastAPI:
@@ -44,5 +55,5 @@ def build_app(services: Services) -> FastAPI:
     async def page() -> FileResponse:
         return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
 
-    app.mount("/static", StaticFiles(directory=WEB), name="static")
+    app.mount("/static", PageFiles(directory=WEB), name="static")
     return app

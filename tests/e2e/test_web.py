@@ -2,116 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from typing import Any
 
-import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, Route, expect
 
+from tests.support.browser import (
+    Visit,
+    answer,
+    cancel,
+    expect_done,
+    finish,
+    send,
+    sign_in,
+    stored,
+    wait_for_text,
+)
 from tests.support.person import PASSWORD, Person
 from tests.support.product import Product
 
 LONG_QUESTION = "Write a long story about a ship and its crew."
-ANSWER_MS = 60_000
-Visit = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium of this machine: CHROMIUM, or the one on the PATH."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.fail("Chromium is needed: install it (Debian: apt-get install chromium), or set CHROMIUM to its path.")
-    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *quiet])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(product: Product, browser: Browser) -> Iterator[Visit]:
-    """Opens the page, signed in as somebody or not. What the page's own code did wrong fails the test."""
-    errors: list[str] = []
-    contexts = []
-
-    def open_page(person: Person | None = None, conversation: str | None = None, **options: Any) -> Page:
-        options = {"viewport": {"width": 1280, "height": 800}} | options
-        context = browser.new_context(base_url=product.url, **options)
-        contexts.append(context)
-        context.set_default_timeout(15_000)
-        if person is not None:
-            cookies = [(cookie.name, cookie.value or "") for cookie in person.http.cookies.jar]
-            context.add_cookies([{"name": name, "value": value, "url": product.url} for name, value in cookies])
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
-        page.goto(f"/#/c/{conversation}" if conversation else "/")
-        if person is not None:
-            expect(page.get_by_test_id("connection")).to_have_attribute("data-state", "live")
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    # The browser itself reports refused requests (a wrong password) and cut connections; they are meant here.
-    assert [error for error in errors if not error.startswith("Failed to load resource")] == []
-
-
-def sign_in(page: Page, name: str, password: str) -> None:
-    form = page.get_by_test_id("login-form")
-    form.get_by_label("E-mail or user name").fill(name)
-    form.get_by_label("Password").fill(password)
-    form.get_by_role("button", name="Sign in").click()
-
-
-def answer(page: Page) -> Any:
-    """The last message of the assistant."""
-    return page.locator("[data-testid=message][data-role=assistant]").last
-
-
-def text_of(message: Any) -> str:
-    return message.get_by_test_id("content").evaluate("node => node.textContent")
-
-
-def send(page: Page, text: str) -> None:
-    page.get_by_test_id("composer").fill(text)
-    page.get_by_test_id("composer").press("Enter")
-
-
-def wait_for_text(page: Page, message: Any, characters: int) -> str:
-    """Text of a message that is being written, as soon as it is so long."""
-    node = message.get_by_test_id("content").element_handle()
-    page.wait_for_function("([node, length]) => node.textContent.length >= length", arg=[node, characters])
-    return text_of(message)
-
-
-def expect_done(message: Any) -> str:
-    """Waits for the end of an answer; its text."""
-    expect(message).to_have_attribute("data-state", "done", timeout=ANSWER_MS)
-    return text_of(message)
-
-
-def cancel(person: Person, message: Any) -> None:
-    """Ends an answer, if it is still being written: its rest is of no interest."""
-    person.call("POST", f"/api/messages/{message.get_attribute('data-message-id')}/cancel", {}, 202)
-
-
-def stored(person: Person, message: Any) -> dict[str, Any]:
-    """What the server has of a shown message."""
-    message_id = message.get_attribute("data-message-id")
-    root_id = message.locator("xpath=ancestor::section").get_attribute("data-root-id")
-    return person.message(root_id, message_id)
-
-
-def finish(person: Person, conversation: str) -> dict[str, Any]:
-    """A question with its finished answer, made without the page."""
-    posted = person.ask(conversation, "Say hello.")
-    person.follow(conversation, posted["cursor"])
-    return posted
 
 
 def test_setup_form_leads_to_sign_in_where_there_is_an_account_already(visit: Visit) -> None:

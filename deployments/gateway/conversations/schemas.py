@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
-from pydantic import BaseModel, StringConstraints
+from pydantic import BaseModel
 
-from deployments.gateway.schemas import Body, Text
+from deployments.gateway.schemas import Body, Title
 
 Role = Literal["owner", "admin", "member", "viewer"]
 
@@ -16,7 +16,7 @@ Role = Literal["owner", "admin", "member", "viewer"]
 class NewConversation(Body):
     """`is_group`: meant for several people."""
 
-    title: Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
+    title: Title
     is_group: bool = False
 
 
