@@ -55,6 +55,8 @@ chat: $(VENV)/.run ## talks with the model in this terminal
 	@exec $(BIN)/rustygpt chat
 
 test: $(VENV)/.dev ## runs the tests; ARGS="-k name" chooses some
+	@for tool in chromium prometheus promtool; do command -v $$tool >/dev/null || missing="$${missing:-} $$tool"; done; \
+	  [ -z "$${missing:-}" ] || echo "Not found:$$missing. The tests that need them will fail; on Debian: apt-get install chromium prometheus"
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import rules

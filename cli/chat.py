@@ -20,7 +20,6 @@ from deployments.model.engine import (
     EngineOptions,
     Finish,
     GenerationRequest,
-    ModelFileError,
     PromptTooLong,
 )
 
@@ -44,7 +43,7 @@ def chat(
         with console.status("Loading the model …"):
             window = min(model.max_sequence_tokens, model.n_ctx)
             engine = Engine(model.file(), EngineOptions(n_ctx=window, max_sequence_tokens=window, max_slots=1))
-    except (ModelFileError, ConfigError) as error:
+    except (EngineError, ConfigError) as error:
         raise UsageFault(str(error)) from None
     console.print(
         f"[bold]{engine.model_name}[/bold]. Type a message; exit, quit or Ctrl-D leaves, Ctrl-C stops an answer."

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from cli.config import read
 from cli.errors import UsageFault
@@ -19,7 +20,8 @@ from db.access import Access
 from db.errors import DatabaseError
 from db.migrate import migrate
 from deployments.config import ConfigError, Settings, database_access, home
-from deployments.local_cluster import LOCAL_HOSTS, LocalCluster, StartError, clear_leftovers, has_haproxy
+from deployments.haproxy import has_haproxy
+from deployments.local_cluster import LOCAL_HOSTS, LocalCluster, StartError, clear_leftovers
 from deployments.observability.logs import configure_logs
 
 
@@ -44,12 +46,12 @@ def serve_until_interrupted(config: Path | None, server: dict[str, object]) -> N
 
 
 def _run(cluster: LocalCluster, address: str) -> None:
+    _interrupt_on(signal.default_int_handler)
     try:
         _say("Starting PostgreSQL, Ray and the models …")
         cluster.start()
         # Ray has set a handler of its own for SIGTERM.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler)
+        _interrupt_on(signal.default_int_handler)
         print(f"RustyGPT is ready at {address}", flush=True)
         threading.Event().wait()
     except StartError as error:
@@ -58,10 +60,15 @@ def _run(cluster: LocalCluster, address: str) -> None:
         _say("Stopping …")
     finally:
         # From here on a second Ctrl-C must not leave processes behind.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _interrupt_on(signal.SIG_IGN)
         cluster.stop()
     _say("Stopped.")
+
+
+def _interrupt_on(handler: Any) -> None:
+    """What Ctrl-C, `kill`, and the closing of the terminal do."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
 
 
 @contextlib.contextmanager

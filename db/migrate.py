@@ -29,7 +29,7 @@ async def migrate(dsn: str) -> dict[str, str]:
         raise DatabaseSetupError("the database refused the user name or password of DATABASE_URL") from error
     except asyncpg.InvalidCatalogNameError as error:
         raise DatabaseSetupError("the database named in DATABASE_URL does not exist; create it first") from error
-    except (*CONNECTION_ERRORS, ValueError) as error:
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError) as error:
         raise DatabaseUnavailable("the database at DATABASE_URL cannot be reached") from error
     try:
         if await connection.fetchval(QUERIES["server_version"]) < OLDEST_SERVER:
@@ -44,11 +44,16 @@ async def migrate(dsn: str) -> dict[str, str]:
         raise DatabaseSetupError(
             "the user of DATABASE_URL needs the rights to create a schema in its database and to create roles"
         ) from error
+    except CONNECTION_ERRORS as error:
+        raise DatabaseUnavailable("the database was lost while it was being set up") from error
+    except asyncpg.PostgresError as error:
+        raise DatabaseSetupError(f"the database cannot be set up: {error.args[0]}") from error
     finally:
         await connection.close()
 
 
 async def _apply(connection: asyncpg.Connection) -> None:
+    await connection.execute(QUERIES["create_schema"])
     await connection.execute(QUERIES["create_ledger"])
     applied = {row["name"]: row["checksum"] for row in await connection.fetch(QUERIES["read_ledger"])}
     for path in sorted((FOLDER / "schema").glob("*.sql")):
@@ -71,11 +76,12 @@ async def _apply(connection: asyncpg.Connection) -> None:
 
 
 async def _login_roles(connection: asyncpg.Connection, dsn: str) -> dict[str, str]:
-    """Login roles are one pair a database, since roles are shared by all databases of a server."""
+    """Login roles are one pair a database, since roles are shared by all databases of a server. Their names carry
+    the database's hash: whatever it is called, they are short enough and are none of the group roles."""
     database = await connection.fetchval(QUERIES["database_name"])
     addresses = {}
     for kind in ("app", "worker"):
-        login = f"{database}_{kind}"
+        login = f"rustygpt_login_{kind}_{hashlib.sha256(database.encode()).hexdigest()[:12]}"
         await connection.execute(QUERIES["keep_secret"], login, secrets.token_urlsafe(32))
         password = await connection.fetchval(QUERIES["read_secret"], login)
         async with connection.transaction():

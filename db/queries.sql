@@ -58,13 +58,15 @@ select 1
 select pg_advisory_lock(hashtext('rustygpt.migrations'))
 -- name: unlock_migrations
 select pg_advisory_unlock(hashtext('rustygpt.migrations'))
+-- name: create_schema
+create schema if not exists rustygpt
 -- name: create_ledger
-create table if not exists public.rustygpt_migrations (
+create table if not exists rustygpt.migrations (
     name text primary key, checksum text not null, applied_at timestamptz not null default now())
 -- name: read_ledger
-select name, checksum from public.rustygpt_migrations
+select name, checksum from rustygpt.migrations
 -- name: write_ledger
-insert into public.rustygpt_migrations (name, checksum) values ($1, $2)
+insert into rustygpt.migrations (name, checksum) values ($1, $2)
 on conflict (name) do update set checksum = excluded.checksum, applied_at = now()
 -- name: keep_secret
 insert into rustygpt.secrets (name, value) values ($1, $2) on conflict (name) do nothing

@@ -60,7 +60,7 @@ class Db(Section):
 class Session(Section):
     """Sign-in sessions."""
 
-    idle_seconds: int = Field(default=28_800, gt=0, description="a session unused for so long ends")
+    idle_seconds: int = Field(default=28_800, gt=0, description="without a post or a stream for so long it ends")
     absolute_seconds: int = Field(default=604_800, gt=0, description="no session lives longer")
     max_sessions_per_user: int = Field(default=5, gt=0, description="the oldest beyond this end at the next login")
     cookie_secure: bool = Field(default=False, description="set where the site is served over https")

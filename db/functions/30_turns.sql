@@ -58,7 +58,7 @@ $$;
 
 -- Takes the lease of up to p_limit turns that nobody works on: new ones, and those whose lease ran out.
 -- p_only names one turn that the caller was handed; without it, turns younger than p_patience are left to
--- the replica that the Gateway chose for them. A fifth attempt is not made: the turn ends with an error.
+-- the replica that the Gateway chose for them. A sixth attempt is not made: the turn ends with an error.
 create or replace function rustygpt.worker_claim(
     p_model text, p_owner text, p_lease interval, p_limit integer, p_only uuid, p_patience interval
 ) returns json language plpgsql volatile as $$
@@ -68,11 +68,14 @@ declare
     claims json[] := '{}';
 begin
     for open_turn in
-        select message_id, conversation_id, epoch, deadline_at from rustygpt.turns
-         where model = p_model and (p_only is null or message_id = p_only)
-           and ((state = 'queued' and (p_only is not null or created_at < now() - p_patience))
-                or (state = 'running' and lease_expires_at < now()))
-         order by created_at limit p_limit
+        select oldest.* from (
+            select message_id, conversation_id, epoch, deadline_at from rustygpt.turns
+             where model = p_model and (p_only is null or message_id = p_only)
+               and ((state = 'queued' and (p_only is not null or created_at < now() - p_patience))
+                    or (state = 'running' and lease_expires_at < now()))
+             order by created_at limit p_limit) oldest
+         -- The order in which worker_append locks channels: no deadlock between the two.
+         order by conversation_id, message_id
     loop
         if open_turn.epoch >= 5 then
             perform rustygpt.end_turn(open_turn.message_id, 'error', null,

@@ -76,6 +76,7 @@ begin
     if not exists (select 1 from rustygpt.users where id = p_user_id and disabled_at is null) then
         perform rustygpt.fail(404, 'RGP.NOT_FOUND', 'There is no such user.');
     end if;
+    perform rustygpt.lock_channel(p_conversation_id);
     insert into rustygpt.participants (conversation_id, user_id, role) values (p_conversation_id, p_user_id, p_role)
     on conflict (conversation_id, user_id) do update
        set role = excluded.role, joined_at = now(), left_at = null
@@ -95,7 +96,8 @@ declare
 begin
     -- Anybody may leave; removing somebody else takes an admin.
     perform rustygpt.require_role(p_conversation_id, case when p_user_id = actor then 'viewer' else 'admin' end::rustygpt.conversation_role);
-    perform 1 from rustygpt.conversations where id = p_conversation_id for key share;
+    -- Membership changes of a conversation take turns: what is read from here on stays true.
+    perform rustygpt.lock_channel(p_conversation_id);
     select role into held from rustygpt.participants
      where conversation_id = p_conversation_id and user_id = p_user_id and left_at is null;
     if held is null then
@@ -111,7 +113,6 @@ $$;
 create or replace function rustygpt.end_participation(p_conversation_id uuid, p_user_id uuid) returns void
 language plpgsql volatile as $$
 begin
-    perform 1 from rustygpt.channels where id = p_conversation_id for no key update;
     if not exists (select 1 from rustygpt.participants where conversation_id = p_conversation_id
                       and user_id <> p_user_id and role = 'owner' and left_at is null) then
         perform rustygpt.fail(409, 'RGP.CONFLICT', 'The last owner cannot leave. Make somebody else an owner first.');

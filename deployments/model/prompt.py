@@ -19,7 +19,7 @@ def fit(
     Deterministic, so that a replica that takes a turn over makes the same prompt.
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    kept = list(history)
+    kept = merged(history)
     while True:
         tokens = render([*system, *kept])
         if len(tokens) <= limit_tokens or len(kept) <= 1:
@@ -28,3 +28,15 @@ def fit(
         # Templates expect a user's message first.
         while len(kept) > 1 and kept[0]["role"] == "assistant":
             del kept[0]
+
+
+def merged(history: Sequence[Message]) -> list[Message]:
+    """Neighbours of one role as one message: many templates insist that user and assistant alternate, and a reply to
+    a person, or to an answer that was stopped before its first word, breaks that."""
+    result: list[Message] = []
+    for message in history:
+        if result and result[-1]["role"] == message["role"]:
+            result[-1] = message | {"content": result[-1]["content"] + "\n\n" + message["content"]}
+        else:
+            result.append(dict(message))
+    return result

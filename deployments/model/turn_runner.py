@@ -25,6 +25,7 @@ from deployments.model.engine import (
     EngineError,
     Finish,
     GenerationRequest,
+    PromptRefused,
     PromptTooLong,
     QueueFull,
 )
@@ -118,6 +119,8 @@ class TurnRunner:
                 f"and at most {error.limit_tokens} fit. Shorten it and ask again."
             )
             return Finish("error", error.prompt_tokens, 0, 0, message)
+        except PromptRefused as error:
+            return Finish("error", 0, 0, 0, f"The model cannot answer here: {error}.")
         except QueueFull:
             return Finish("error", 0, 0, 0, "Too many answers are being written. Ask again in a moment.")
         except EngineError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -9,11 +10,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import psutil
 import pytest
 
 from db.embedded import EmbeddedPostgres
+from deployments.haproxy import free_port
 from tests.support.person import PASSWORD, Event, Person
 from tests.support.product import RUSTYGPT, Product, environment
 
@@ -67,7 +71,7 @@ def test_answer_goes_on_after_stop_and_start(home: Path) -> None:
                 before.append(next(stream))
         left = product.processes()
         product.interrupt()
-        assert not [process for process in left if process.is_running()]
+        assert not [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
         assert not [p for p in psutil.process_iter(["cmdline"]) if str(home) in " ".join(p.info["cmdline"] or [])]
         product.start()
         rest = person.follow(conversation, before[-1].id)
@@ -76,19 +80,30 @@ def test_answer_goes_on_after_stop_and_start(home: Path) -> None:
         stored = person.message(posted["root_id"], posted["assistant_message_id"])
         assert "".join(event.text for event in events) == stored["content"]
         assert sum(event.type == "message.done" for event in events) == 1
-        assert all_listeners_are_on_loopback(product)
+        assert open_ports(product) == set()
     finally:
         product.stop()
 
 
-def all_listeners_are_on_loopback(product: Product) -> bool:
-    """No process of the product can be reached from another machine."""
-    for process in product.processes():
-        for connection in process.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN:
-                address = connection.laddr.ip.removeprefix("::ffff:")
-                assert address in ("127.0.0.1", "::1"), f"{process.name()} listens on {connection.laddr}"
-    return True
+def open_ports(product: Product) -> set[int]:
+    """Ports of the product that other machines can reach."""
+    return {
+        connection.laddr.port
+        for process in product.processes()
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.ip.removeprefix("::ffff:") not in ("127.0.0.1", "::1")
+    }
+
+
+def test_open_host_opens_the_one_port_only(home: Path) -> None:
+    product = Product(home, RUSTYGPT__SERVER__HOST="0.0.0.0")
+    product.start()
+    try:
+        assert open_ports(product) == {product.port}
+        Person(product.url, "admin").call("POST", "/api/setup", ACCOUNT, 201)
+    finally:
+        product.stop()
 
 
 def test_start_after_everything_was_killed_at_once(home: Path) -> None:
@@ -111,7 +126,7 @@ def test_start_after_everything_was_killed_at_once(home: Path) -> None:
         product.stop()
 
 
-def test_external_postgres_is_used(home: Path) -> None:
+def test_external_postgres_is_used_with_no_more_rights_than_documented(home: Path) -> None:
     binaries = postgres_binaries()
     folder = Path(tempfile.mkdtemp(prefix="rgpt-pg-"))
     folder.chmod(0o755)
@@ -120,12 +135,12 @@ def test_external_postgres_is_used(home: Path) -> None:
         shutil.chown(folder, user)
     port = free_port()
     data = folder / "data"
-    run = {"user": user, "check": True, "capture_output": True}
+    run: dict[str, Any] = {"user": user, "check": True, "capture_output": True}
     subprocess.run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"], **run)
     options = f"-p {port} -k {folder} -h 127.0.0.1"
     subprocess.run([binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"], **run)
-    url = f"postgres://postgres@127.0.0.1:{port}/postgres"
-    product = Product(home, DATABASE_URL=url)
+    asyncio.run(prepare_database(f"postgres://postgres@127.0.0.1:{port}/postgres"))
+    product = Product(home, DATABASE_URL=f"postgres://keeper@127.0.0.1:{port}/rustygpt")
     try:
         product.start()
         person = Person(product.url, "admin")
@@ -140,6 +155,14 @@ def test_external_postgres_is_used(home: Path) -> None:
         shutil.rmtree(folder)
 
 
+async def prepare_database(url: str) -> None:
+    """What README asks of an administrator, no more."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("create role keeper login createrole")
+    await connection.execute("create database rustygpt owner keeper")
+    await connection.close()
+
+
 def postgres_binaries() -> Path:
     """Where Debian's (or another) PostgreSQL server is."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
@@ -147,12 +170,6 @@ def postgres_binaries() -> Path:
     found = [Path(path)] if path else found
     assert found, "no PostgreSQL server is installed; install the package postgresql"
     return found[0].parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_port_in_use_is_one_plain_line(home: Path) -> None:

@@ -83,7 +83,7 @@ async def test_row_security_is_forced_on_every_table(store: Store, database_url:
         open_tables = await connection.fetch(
             "select c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace "
             "where n.nspname = 'rustygpt' and c.relkind = 'r' "
-            "and not (c.relrowsecurity and c.relforcerowsecurity) and c.relname <> 'secrets'"
+            "and not (c.relrowsecurity and c.relforcerowsecurity) and c.relname not in ('secrets', 'migrations')"
         )
     finally:
         await connection.close()
@@ -97,7 +97,7 @@ async def test_app_role_may_not_call_worker_functions(store: Store) -> None:
 
 async def test_second_migration_changes_nothing(store: Store, database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
-    ledger = "select name, checksum, applied_at from public.rustygpt_migrations order by name"
+    ledger = "select name, checksum, applied_at from rustygpt.migrations order by name"
     before = await connection.fetch(ledger)
     await migrate(database_url)
     assert await connection.fetch(ledger) == before

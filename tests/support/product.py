@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from deployments.local_cluster import free_port
+from deployments.haproxy import free_port
 
 RUSTYGPT = [sys.executable, "-m", "cli"]
 START_SECONDS = 300.0
@@ -73,9 +73,9 @@ class Product:
         return found[0]
 
     def interrupt(self) -> None:
-        """Ctrl-C, and waits until everything has stopped."""
+        """Ctrl-C, which a terminal sends to the whole group, and waits until everything has stopped."""
         assert self._process is not None
-        os.kill(self._process.pid, signal.SIGINT)
+        os.killpg(self._process.pid, signal.SIGINT)
         assert self._process.wait(60) == 0, self.log.read_text()[-4000:]
         self._process = None
 

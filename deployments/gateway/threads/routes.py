@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -74,8 +74,8 @@ def _before(text: str) -> tuple[datetime, UUID]:
         instant = datetime.fromisoformat(at)
         if instant.tzinfo is None:
             raise ValueError
-        return instant, UUID(root_id)
-    except ValueError:
+        return instant.astimezone(UTC), UUID(root_id)
+    except (ValueError, OverflowError):
         raise ProblemError(
             400, "RGP.VALIDATION", "`before` is no page mark. Send `next_before` of the page that you have."
         ) from None

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from deployments.model.engine.request import PromptRefused
 from deployments.model.engine.vocabulary import Vocabulary
 
 # ChatML: what a model without a template of its own gets; most instruction models have learnt it.
@@ -37,7 +38,7 @@ class ChatTemplate:
         self._vocabulary = vocabulary
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of the prompt that asks for the assistant's next message."""
+        """Token ids of the prompt that asks for the assistant's next message. Raises PromptRefused."""
         nonce = secrets.token_hex(8)
         # Templates trim contents: the marks have no space at their ends, the contents are trimmed here.
         contents = [message["content"].strip() for message in messages]
@@ -45,12 +46,15 @@ class ChatTemplate:
             {**message, "content": f"{nonce}-{place}-"} for place, message in enumerate(messages)
         ]
         vocabulary = self._vocabulary
-        text = self._template.render(
-            messages=marked,
-            add_generation_prompt=True,
-            bos_token=vocabulary.text(vocabulary.bos),
-            eos_token=vocabulary.text(vocabulary.eos),
-        )
+        try:
+            text = self._template.render(
+                messages=marked,
+                add_generation_prompt=True,
+                bos_token=vocabulary.text(vocabulary.bos),
+                eos_token=vocabulary.text(vocabulary.eos),
+            )
+        except jinja2.TemplateError as error:
+            raise PromptRefused(f"the model's chat template refuses these messages: {error}") from error
         tokens: list[int] = []
         for place, part in enumerate(re.split(rf"{nonce}-(\d+)-", text)):
             if place % 2:

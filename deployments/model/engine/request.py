@@ -92,6 +92,10 @@ class QueueFull(EngineError):
     """Too many requests wait already."""
 
 
+class PromptRefused(EngineError):
+    """The model's chat template does not take these messages; the message says why."""
+
+
 class PromptTooLong(EngineError):
     """The prompt leaves no room for an answer. Attributes: `prompt_tokens`, `limit_tokens`."""
 
