@@ -1,4 +1,4 @@
-"""HAProxy in front of a cluster of one machine, with everything that two clusters on a machine could share set apart."""
+"""HAProxy in front of a cluster of one machine, with all that two clusters on a machine could share set apart."""
 
 from __future__ import annotations
 

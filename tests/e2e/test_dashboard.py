@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from deployments.haproxy import free_port
-from deployments.local_cluster import free_port
 from tests.support.person import Person
 from tests.support.product import Product
 
