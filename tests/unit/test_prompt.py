@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.model.prompt import Message, fit
+from deployments.model.prompt import Message, fit, merged
 
 
 def render(messages: Sequence[Message]) -> list[int]:
@@ -35,3 +35,12 @@ def test_system_prompt_is_never_left_out() -> None:
 def test_prompt_does_not_begin_with_an_answer() -> None:
     tokens = fit("", alternating(["one", "two", "three"]), render, 8)
     assert "".join(map(chr, tokens)) == "three"
+
+
+def test_neighbours_of_one_role_become_one_message() -> None:
+    history = [{"role": "user", "content": "one"}, {"role": "user", "content": "two"}]
+    assert merged([*history, {"role": "assistant", "content": "three"}]) == [
+        {"role": "user", "content": "one\n\ntwo"},
+        {"role": "assistant", "content": "three"},
+    ]
+    assert history[0]["content"] == "one"
