@@ -43,7 +43,9 @@ def serve_config(settings: Settings) -> dict[str, Any]:
     applications = config["applications"]
     known = {application["name"]: application for application in applications}
     wanted = [model_app(model_id) for model_id in settings.llm.models]
-    pattern = next(application for application in applications if application["name"].startswith("model-"))
+    pattern = next((application for application in applications if application["name"].startswith("model-")), None)
+    if pattern is None:
+        raise ValueError("it names no application model-<id>")
     others = [application for application in applications if not application["name"].startswith("model-")]
     models = [
         known.get(name) or pattern | {"name": name, "args": {"model": name.removeprefix("model-")}} for name in wanted
@@ -104,7 +106,7 @@ class LocalCluster:
         try:
             plan = serve_config(self._settings)
             config = ServeDeploySchema.model_validate(plan)
-        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
             fault = " ".join(str(error).split()) or type(error).__name__
             raise StartError(f"{CONFIG.name} cannot be used: {fault}") from error
         ray.init(
