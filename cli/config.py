@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -12,12 +11,12 @@ from cli.errors import UsageFault
 from deployments.config import ConfigError, Settings, config_file, home, load_settings
 
 
-def read(path: Path | None, **overrides: Any) -> Settings:
+def read(path: Path | None) -> Settings:
     """The settings; a file given on the command line counts for child processes, too. Raises UsageFault."""
     if path is not None:
         os.environ["RUSTYGPT_CONFIG"] = str(path.absolute())
     try:
-        return load_settings(**overrides)
+        return load_settings()
     except ConfigError as error:
         raise UsageFault(str(error)) from None
 

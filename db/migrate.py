@@ -42,7 +42,7 @@ async def migrate(dsn: str) -> dict[str, str]:
             await connection.fetchval(QUERIES["unlock_migrations"])
     except asyncpg.InsufficientPrivilegeError as error:
         raise DatabaseSetupError(
-            "the user of DATABASE_URL needs the rights to create a schema in its database and to create roles"
+            "the user of DATABASE_URL must own its database and be allowed to create roles"
         ) from error
     except CONNECTION_ERRORS as error:
         raise DatabaseUnavailable("the database was lost while it was being set up") from error

@@ -83,7 +83,3 @@ select format(case when exists (select 1 from pg_roles where rolname = $1)
               then 'alter role %1$I login inherit password %2$L' else 'create role %1$I login inherit password %2$L' end, $1, $2::text)
 -- name: grant_statement
 select format('grant %I to %I', $1::text, $2::text)
--- name: find_database
-select 1 from pg_database where datname = $1
--- name: create_database_statement
-select format('create database %I encoding ''UTF8'' template template0', $1::text)

@@ -195,13 +195,13 @@ def config_file() -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def load_settings(**overrides: Any) -> Settings:
+def load_settings() -> Settings:
     """Reads file and environment. Raises ConfigError that names every fault."""
     unknown = _unknown_sections(os.environ)
     if unknown:
         raise ConfigError("\n".join(f"{name}: no such setting" for name in unknown))
     try:
-        settings = Settings(**overrides)
+        settings = Settings()
     except ValidationError as error:
         raise ConfigError("\n".join(_fault(item) for item in error.errors())) from None
     except ValueError as error:

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def _note() -> Path:
 
 
 def clear_leftovers() -> None:
-    """Ends what an instance of this home left behind that was killed itself. The caller holds the home's lock:
+    """Ends what an instance of this home has left, be it that it was killed itself. The caller holds the home's lock:
     nothing of it is in use."""
     folder = _note().read_text() if _note().exists() else ""
     if not folder:
@@ -96,7 +95,7 @@ class LocalCluster:
             self._start()
         except (RayError, OSError, RuntimeError, ValueError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise StartError(f"Ray did not start: {lines[-1]}") from error
+            raise StartError(f"Ray did not start: {(lines or [type(error).__name__])[-1]}") from error
 
     def _start(self) -> None:
         import ray
@@ -192,26 +191,13 @@ class LocalCluster:
         import ray
 
         if ray.is_initialized():
-            proxies = list(self._haproxies())
             ray.shutdown()
-            # Ray kills its workers; the proxy is a child of one of them.
-            for proxy in proxies:
-                if proxy.is_running():
-                    proxy.kill()
+        # Ray kills its workers, but not the proxy, a child of one of them, nor what a failed start left.
+        clear_leftovers()
         if self._access.url is None:
             from db.embedded import EmbeddedPostgres
 
             EmbeddedPostgres(self._access.folder).stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        _note().unlink(missing_ok=True)
-
-    def _haproxies(self) -> Iterator[psutil.Process]:
-        for process in psutil.Process().children(recursive=True):
-            try:
-                if process.name().startswith("haproxy"):
-                    yield process
-            except psutil.NoSuchProcess:
-                continue
 
 
 def _reserved_cpus(config: dict[str, Any]) -> int:

@@ -29,7 +29,7 @@ HEADERS = [
 
 
 class EventStream:
-    """The ASGI endpoint. Path parameter `channel_id`: a conversation; `user_id`: one's own inbox, or `me`."""
+    """The ASGI endpoint. Path parameter `conversation_id`, or `user_id`: one's own id or `me`, for one's inbox."""
 
     def __init__(self, database: Database, hub: Hub, settings: Settings) -> None:
         self._database = database
