@@ -41,8 +41,8 @@ def chat(
     console = Console(highlight=False)
     try:
         with console.status("Loading the model …"):
-            window = min(model.max_sequence_tokens, model.n_ctx)
-            engine = Engine(model.file(), EngineOptions(n_ctx=window, max_sequence_tokens=window, max_slots=1))
+            options = EngineOptions(max_sequence_tokens=model.max_sequence_tokens, max_slots=1)
+            engine = Engine(model.file(), options)
     except (EngineError, ConfigError) as error:
         raise UsageFault(str(error)) from None
     console.print(

@@ -85,14 +85,27 @@ class Turn(Section):
     patience_seconds: float = Field(default=2.0, ge=0.1, description="a turn nobody took by then is up for grabs")
 
 
+class Lora(Section):
+    """A LoRA adapter."""
+
+    path: str = Field(min_length=1, description="a .gguf file with the adapter")
+    scale: float = Field(default=1.0, description="its weight")
+
+
 class Model(Section):
     """One model: a GGUF file and how to run it. Sizes are in tokens; null lets the engine choose."""
 
     path: str = Field(default=BUNDLED_MODEL, min_length=1, description="a .gguf file, or `bundled`")
     system_prompt: str = Field(default="", description="first message of every prompt")
-    n_ctx: int = Field(default=16_384, ge=256, description="tokens that the KV cache holds, all slots together")
     max_sequence_tokens: int = Field(default=4096, ge=64, description="longest prompt with its answer")
-    max_slots: int = Field(default=16, ge=1, le=256, description="answers made at once")
+    max_slots: int = Field(default=16, ge=1, le=256, description="answers made at once, each with its own KV memory")
+    max_queue: int = Field(default=256, ge=1, description="requests that may wait for a slot")
+    prefix_cache_bytes: int = Field(default=512 << 20, ge=0, description="memory for the prefixes of earlier requests")
+    warm_prefix_bytes: int = Field(default=64 << 20, ge=0, description="of them, what is kept on disk for a restart")
+    draft_tokens: int = Field(
+        default=3, ge=0, le=8, description="most tokens guessed ahead on an idle machine; 0: none"
+    )
+    lora: list[Lora] = Field(default=[], description="LoRA adapters applied to every answer")
     n_gpu_layers: int = Field(default=0, ge=-1, description="layers put on a GPU; -1: all")
     n_threads: int | None = Field(default=None, ge=1, description="threads; null: every core this process may use")
     max_tokens: int = Field(default=512, ge=1, description="longest answer")

@@ -68,7 +68,7 @@ class DirectEngine:
 
 
 def _engine(model: dict[str, Any]) -> Engine:
-    sizes = {key: model[key] for key in ("n_ctx", "max_sequence_tokens", "max_slots", "n_gpu_layers")}
+    sizes = {key: model[key] for key in ("max_sequence_tokens", "max_slots", "n_gpu_layers")}
     threads = {"n_threads": model["n_threads"]} if model["n_threads"] else {}
     path = _bundled_model() if model["path"] == "bundled" else Path(model["path"]).expanduser()
     return Engine(path, EngineOptions(**sizes, **threads))

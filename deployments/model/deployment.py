@@ -6,26 +6,36 @@ import asyncio
 import logging
 import os
 import socket
+from pathlib import Path
 
 from ray import serve
 
 from db.actor import connect_database
-from deployments.config import Settings, database_access
+from deployments.config import Model, Settings, database_access, home
 from deployments.loopback import keep_replica_on_loopback
 from deployments.messages import MODEL_DEPLOYMENT, TurnOffer
 from deployments.model.engine import Engine, EngineOptions
+from deployments.model.engine_report import report
 from deployments.model.turn_runner import TurnRunner
+from deployments.model.warm_prefixes import WarmPrefixes
 from deployments.observability.logs import configure_logs
-from deployments.observability.metrics import (
-    ACTIVE_SEQUENCES,
-    CACHED_TOKENS,
-    GENERATED_TOKENS,
-    KV_USED_TOKENS,
-    PROMPT_TOKENS,
-    WAITING_REQUESTS,
-)
 
 logger = logging.getLogger(__name__)
+
+
+def engine_options(model: Model) -> EngineOptions:
+    """What the configuration says of how to run a model."""
+    threads = {"n_threads": model.n_threads} if model.n_threads else {}
+    return EngineOptions(
+        max_sequence_tokens=model.max_sequence_tokens,
+        max_slots=model.max_slots,
+        max_queue=model.max_queue,
+        n_gpu_layers=model.n_gpu_layers,
+        prefix_cache_bytes=model.prefix_cache_bytes,
+        draft_tokens=model.draft_tokens,
+        lora=tuple((Path(adapter.path).expanduser(), adapter.scale) for adapter in model.lora),
+        **threads,
+    )
 
 
 @serve.deployment(name=MODEL_DEPLOYMENT)
@@ -37,20 +47,19 @@ class ModelDeployment:
         keep_replica_on_loopback()
         self._model_id = model_id
         model = settings.llm.models[model_id]
-        options = EngineOptions(
-            n_ctx=model.n_ctx,
-            max_sequence_tokens=model.max_sequence_tokens,
-            max_slots=model.max_slots,
-            n_gpu_layers=model.n_gpu_layers,
-            **({"n_threads": model.n_threads} if model.n_threads else {}),
-        )
         self._engine, self._database = await asyncio.gather(
-            asyncio.to_thread(Engine, model.file(), options),
+            asyncio.to_thread(Engine, model.file(), engine_options(model)),
             connect_database(database_access(settings.db), "worker"),
         )
         owner = f"{socket.gethostname()}:{os.getpid()}"
         self._runner = TurnRunner(self._database, self._engine, model_id, model, settings.turn, owner)
-        self._tasks = [asyncio.create_task(self._runner.serve()), asyncio.create_task(self._report())]
+        prefixes = WarmPrefixes(self._engine, home() / "prefixes" / f"{model_id}.kv", model.warm_prefix_bytes)
+        await asyncio.to_thread(prefixes.load)
+        self._tasks = [
+            asyncio.create_task(self._runner.serve()),
+            asyncio.create_task(report(self._engine, model_id)),
+            asyncio.create_task(prefixes.keep()),
+        ]
 
     async def run_turn(self, offer: TurnOffer) -> None:
         """Writes the answer that `offer` names, unless somebody else has begun to. Returns at its end."""
@@ -61,21 +70,3 @@ class ModelDeployment:
         for task in self._tasks:
             if task.done():
                 raise RuntimeError(f"background work of {self._model_id} has stopped") from task.exception()
-
-    async def _report(self, period_seconds: float = 1.0) -> None:
-        tags = {"model": self._model_id}
-        before = self._engine.stats()
-        while True:
-            await asyncio.sleep(period_seconds)
-            now = self._engine.stats()
-            ACTIVE_SEQUENCES.set(now.running, tags=tags)
-            WAITING_REQUESTS.set(now.waiting, tags=tags)
-            KV_USED_TOKENS.set(now.kv_used_tokens, tags=tags)
-            for counter, grown in (
-                (GENERATED_TOKENS, now.decode_tokens_total - before.decode_tokens_total),
-                (PROMPT_TOKENS, now.prefill_tokens_total - before.prefill_tokens_total),
-                (CACHED_TOKENS, now.cached_tokens_total - before.cached_tokens_total),
-            ):
-                if grown > 0:
-                    counter.inc(grown, tags=tags)
-            before = now

@@ -38,6 +38,25 @@ CACHED_TOKENS = Counter("llm_cached_tokens_total", description="Prompt tokens re
 ACTIVE_SEQUENCES = Gauge("llm_active_sequences", description="Sequences in the batch", tag_keys=_keys("model"))
 WAITING_REQUESTS = Gauge("llm_waiting_requests", description="Requests that wait", tag_keys=_keys("model"))
 KV_USED_TOKENS = Gauge("llm_kv_used_tokens", description="Tokens in the KV cache", tag_keys=_keys("model"))
+PREFIX_CACHE_BYTES = Gauge(
+    "llm_prefix_cache_bytes", description="Prefixes kept outside the slots", tag_keys=_keys("model")
+)
+BATCH_TOKENS = Gauge("llm_batch_tokens", description="Rows of the latest step", tag_keys=_keys("model"))
+KV_TOTAL_TOKENS = Gauge("llm_kv_total_tokens", description="Room in the KV cache", tag_keys=_keys("model"))
+THREADS = Gauge(
+    "llm_threads", description="Threads that compute: fewer while others use cores", tag_keys=_keys("model")
+)
+STEPS = Counter("llm_steps_total", description="Batches computed", tag_keys=_keys("model"))
+STEP_SECONDS = Counter("llm_step_seconds_total", description="Time of all steps", tag_keys=_keys("model"))
+PROMPT_TOKENS_ASKED = Counter(
+    "llm_prompt_tokens_asked_total", description="Prompt tokens of all requests, reused or not", tag_keys=_keys("model")
+)
+PREEMPTIONS = Counter(
+    "llm_preemptions_total", description="Answers that gave their slot to another user", tag_keys=_keys("model")
+)
+DRAFTED_TOKENS = Counter("llm_drafted_tokens_total", description="Tokens guessed ahead", tag_keys=_keys("model"))
+ACCEPTED_TOKENS = Counter("llm_accepted_tokens_total", description="Guesses that came true", tag_keys=_keys("model"))
+FAILED_STEPS = Counter("llm_failed_steps_total", description="Steps that ended in an error", tag_keys=_keys("model"))
 
 APPENDS = Counter("rustygpt_appends_total", description="Flushes committed to the event log")
 APPEND_SECONDS = Histogram("rustygpt_append_duration_seconds", description="One flush, committed", boundaries=SECONDS)

@@ -30,7 +30,7 @@ from deployments.model.engine.detokenizer import Detokenizer
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    engine = Engine(bundled_model_file(), EngineOptions(n_ctx=4096, max_sequence_tokens=1024, max_slots=8))
+    engine = Engine(bundled_model_file(), EngineOptions(max_sequence_tokens=1024, max_slots=8))
     yield engine
     engine.close()
 
@@ -128,7 +128,7 @@ def test_prompt_that_leaves_no_room_is_refused(engine: Engine) -> None:
 
 
 async def test_full_queue_is_refused() -> None:
-    small = Engine(bundled_model_file(), EngineOptions(n_ctx=512, max_sequence_tokens=256, max_slots=1, max_queue=2))
+    small = Engine(bundled_model_file(), EngineOptions(max_sequence_tokens=256, max_slots=1, max_queue=2))
     try:
         running = small.generate(request(small, "Tell me a long story.", max_tokens=200))
         await until(lambda: small.stats().running == 1)

@@ -1,20 +1,26 @@
 """The batching engine. Knows neither HTTP, nor Ray, nor SQL; usable alone."""
 
-from deployments.model.engine.engine import Engine, Generation
-from deployments.model.engine.model_file import check_model_file
-from deployments.model.engine.request import (
+from deployments.model.engine.engine import Engine
+from deployments.model.engine.errors import (
     EngineError,
-    EngineOptions,
-    EngineStats,
-    Finish,
-    FinishReason,
-    GenerationRequest,
+    InvalidRequest,
     ModelFileError,
+    NoEmbeddings,
     PromptRefused,
     PromptTooLong,
     QueueFull,
-    TokenDelta,
 )
+from deployments.model.engine.generation import Generation
+from deployments.model.engine.model_file import check_model_file
+from deployments.model.engine.request import (
+    EngineOptions,
+    Finish,
+    FinishReason,
+    GenerationRequest,
+    TokenDelta,
+    TokenLogprob,
+)
+from deployments.model.engine.stats import EngineStats
 
 __all__ = [
     "Engine",
@@ -25,10 +31,13 @@ __all__ = [
     "FinishReason",
     "Generation",
     "GenerationRequest",
+    "InvalidRequest",
     "ModelFileError",
+    "NoEmbeddings",
     "PromptRefused",
     "PromptTooLong",
     "QueueFull",
     "TokenDelta",
+    "TokenLogprob",
     "check_model_file",
 ]

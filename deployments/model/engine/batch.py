@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,16 +43,17 @@ class Batch:
         """Rows left."""
         return self.capacity - self.n
 
-    def add(self, slot: int, tokens: list[int], first_position: int, wants_logits: bool) -> int:
-        """Appends consecutive tokens of one slot; returns the last one's output row (only if it wants logits)."""
+    def add(self, slot: int, tokens: Sequence[int], first_position: int, outputs: int) -> int:
+        """Appends consecutive tokens of one slot, the last `outputs` of which want logits; returns the first
+        output's row in the logits."""
         start, self.n = self.n, self.n + len(tokens)
         assert self.n <= self.capacity
         self._token[start : self.n] = tokens
-        self._position[start : self.n] = np.arange(first_position, first_position + len(tokens))
+        self._position[start : self.n] = range(first_position, first_position + len(tokens))
         self._slots[start : self.n] = self._id_addresses[slot]
         self._logits[start : self.n] = 0
-        if wants_logits:
-            self._logits[self.n - 1] = 1
-            self.outputs += 1
+        if outputs:
+            self._logits[self.n - outputs : self.n] = 1
+        first, self.outputs = self.outputs, self.outputs + outputs
         self.struct.n_tokens = self.n
-        return self.outputs - 1
+        return first

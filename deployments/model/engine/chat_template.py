@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from deployments.model.engine.request import PromptRefused
+from deployments.model.engine.errors import PromptRefused
 from deployments.model.engine.vocabulary import Vocabulary
 
 # ChatML: what a model without a template of its own gets; most instruction models have learnt it.
@@ -37,23 +37,31 @@ class ChatTemplate:
         self._template = environment.from_string(source or FALLBACK)
         self._vocabulary = vocabulary
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of the prompt that asks for the assistant's next message. Raises PromptRefused."""
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Token ids of the prompt that asks for the assistant's next message. Messages are {"role", "content"} and
+        what else the template knows ("tool_calls", "name"); tools are JSON schemas of functions. Raises PromptRefused.
+        """
         nonce = secrets.token_hex(8)
-        # Templates trim contents: the marks have no space at their ends, the contents are trimmed here.
-        contents = [message["content"].strip() for message in messages]
-        marked: list[dict[str, Any]] = [
-            {**message, "content": f"{nonce}-{place}-"} for place, message in enumerate(messages)
-        ]
+        contents: list[str] = []
+        marked: list[dict[str, Any]] = []
+        for message in messages:
+            rest = {key: value for key, value in message.items() if key != "content"}
+            self._refuse_controls(rest)
+            # Templates trim contents: the marks have no space at their ends, the contents are trimmed here.
+            contents.append((message.get("content") or "").strip())
+            mark = f"{nonce}-{len(contents) - 1}-"
+            marked.append(rest | {"content": mark if contents[-1] or "tool_calls" not in rest else ""})
+        self._refuse_controls(tools)
         vocabulary = self._vocabulary
         try:
             text = self._template.render(
                 messages=marked,
+                tools=list(tools) or None,
                 add_generation_prompt=True,
                 bos_token=vocabulary.text(vocabulary.bos),
                 eos_token=vocabulary.text(vocabulary.eos),
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise PromptRefused(f"the model's chat template refuses these messages: {error}") from error
         tokens: list[int] = []
         for place, part in enumerate(re.split(rf"{nonce}-(\d+)-", text)):
@@ -64,6 +72,20 @@ class ChatTemplate:
         if vocabulary.adds_bos and tokens[:1] != [vocabulary.bos]:
             tokens.insert(0, vocabulary.bos)
         return tokens
+
+    def _refuse_controls(self, value: object) -> None:
+        """Everything but contents is part of the template's text, where a special token's name would become one."""
+        if isinstance(value, str):
+            for name in self._vocabulary.control_names:
+                if name in value:
+                    raise PromptRefused(f"only the content of a message may contain {name!r}")
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                self._refuse_controls(key)
+                self._refuse_controls(item)
+        elif isinstance(value, Sequence):
+            for item in value:
+                self._refuse_controls(item)
 
 
 def _raise(message: str) -> NoReturn:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.model.engine.bindings import llama
-from deployments.model.engine.request import ModelFileError
+from deployments.model.engine.errors import ModelFileError
 
 logger = logging.getLogger(__name__)
 

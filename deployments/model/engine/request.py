@@ -2,49 +2,97 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from deployments.model.engine.errors import InvalidRequest
+from deployments.model.engine.hardware import usable_cores
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
 
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+MOST_TOP_LOGPROBS = 20
+MOST_STOP_STRINGS = 16
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Sizes are in tokens. `n_ctx` is shared by all slots; one sequence may use `max_sequence_tokens` of it."""
+    """How an engine runs. The KV memory holds `max_slots` times `max_sequence_tokens` tokens."""
 
-    n_ctx: int = 16384
-    max_sequence_tokens: int = 4096
     max_slots: int = 16
+    max_sequence_tokens: int = 4096
     n_batch: int = 512
-    prefill_chunk: int = 256
     max_queue: int = 256
-    n_gpu_layers: int = 0
     n_threads: int = field(default_factory=usable_cores)
+    n_gpu_layers: int = 0
+    prefix_cache_bytes: int = 512 << 20
+    draft_tokens: int = 3
+    lora: tuple[tuple[Path, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One answer to make. `produced_token_ids` were made before, by this or another engine: generation goes
-    on after them, penalties see them, and `max_tokens` counts them. `deadline` is a time.monotonic() value."""
+    """One answer to make.
+
+    `produced_token_ids` were made before, by this or another engine: generation goes on after them, penalties and
+    grammar see them, and `max_tokens` counts them. `deadline` is a time.monotonic() value. `grammar` is GBNF;
+    `top_logprobs` None means no log-probabilities, 0 those of the chosen tokens only. `user` is whom the scheduler
+    is fair to. Raises InvalidRequest when a value is out of its range.
+    """
 
     prompt_token_ids: tuple[int, ...]
     produced_token_ids: tuple[int, ...] = ()
     max_tokens: int = 512
     temperature: float = 0.7
-    top_p: float = 0.9
     top_k: int = 40
+    top_p: float = 0.9
     min_p: float = 0.0
+    typical_p: float = 1.0
     repeat_penalty: float = 1.1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
+    top_logprobs: int | None = None
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    grammar: str | None = None
     deadline: float | None = None
     user: str = ""
+
+    def __post_init__(self) -> None:
+        ranges: tuple[tuple[str, float, float], ...] = (
+            ("max_tokens", 1, float("inf")),
+            ("temperature", 0, 2),
+            ("top_k", 0, float("inf")),
+            ("top_p", 0, 1),
+            ("min_p", 0, 1),
+            ("typical_p", 0, 1),
+            ("presence_penalty", -2, 2),
+            ("frequency_penalty", -2, 2),
+        )
+        for name, least, most in ranges:
+            value = getattr(self, name)
+            if not least <= value <= most:  # a NaN is refused as well
+                raise InvalidRequest(name, f"must be between {least:g} and {most:g}; it is {value}")
+        if not 0 < self.repeat_penalty <= 10:
+            raise InvalidRequest("repeat_penalty", f"must be above 0 and at most 10; it is {self.repeat_penalty}")
+        if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MOST_TOP_LOGPROBS:
+            raise InvalidRequest("top_logprobs", f"must be between 0 and {MOST_TOP_LOGPROBS}")
+        if len(self.stop) > MOST_STOP_STRINGS:
+            raise InvalidRequest("stop", f"at most {MOST_STOP_STRINGS} stop strings can be given")
+        if not all(-100 <= bias <= 100 for bias in self.logit_bias.values()):
+            raise InvalidRequest("logit_bias", "a bias must be between -100 and 100")
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """Natural logarithm of a token's probability before penalties and temperature; `top` has the likeliest first."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +101,7 @@ class TokenDelta:
 
     token_ids: tuple[int, ...]
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,42 +113,3 @@ class Finish:
     completion_tokens: int
     cached_tokens: int
     message: str = ""
-
-
-@dataclass(frozen=True)
-class EngineStats:
-    """A snapshot; `_total` fields only grow."""
-
-    running: int
-    waiting: int
-    kv_used_tokens: int
-    kv_total_tokens: int
-    prefill_tokens_total: int
-    decode_tokens_total: int
-    cached_tokens_total: int
-    steps_total: int
-
-
-class EngineError(Exception):
-    """Base of the engine's errors."""
-
-
-class ModelFileError(EngineError):
-    """The model file cannot be used; the message says why."""
-
-
-class QueueFull(EngineError):
-    """Too many requests wait already."""
-
-
-class PromptRefused(EngineError):
-    """The model's chat template does not take these messages; the message says why."""
-
-
-class PromptTooLong(EngineError):
-    """The prompt leaves no room for an answer. Attributes: `prompt_tokens`, `limit_tokens`."""
-
-    def __init__(self, prompt_tokens: int, limit_tokens: int) -> None:
-        super().__init__(f"the prompt has {prompt_tokens} tokens; this model takes at most {limit_tokens}")
-        self.prompt_tokens = prompt_tokens
-        self.limit_tokens = limit_tokens

@@ -8,7 +8,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.model.engine.request import GenerationRequest
+from deployments.model.engine.request import GenerationRequest, TokenLogprob
+from deployments.model.engine.vocabulary import Vocabulary
 
 PENALTY_WINDOW_TOKENS = 64
 
@@ -20,7 +21,8 @@ class Sampler:
     and the number of tokens produced, so that a resumed answer does not repeat those already used.
     """
 
-    def __init__(self, request: GenerationRequest) -> None:
+    def __init__(self, request: GenerationRequest, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
         self._request = request
         seed = request.seed if request.seed is not None else secrets.randbits(64)
         self._random = np.random.default_rng([seed, len(request.produced_token_ids)])
@@ -62,3 +64,11 @@ class Sampler:
         heated = np.exp((values[:kept] - values[0]) / request.temperature)
         sums = np.cumsum(heated)
         return int(order[min(int(np.searchsorted(sums, self._random.random() * sums[-1])), kept - 1)])
+
+    def logprob(self, logits: NDArray[np.float32], token: int) -> TokenLogprob:
+        """Of a token before penalties and temperature."""
+        total = float(np.log(np.exp(logits - logits.max()).sum()) + logits.max())
+        return TokenLogprob(token, float(logits[token]) - total)
+
+    def close(self) -> None:
+        """Nothing to free."""

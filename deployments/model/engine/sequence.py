@@ -1,15 +1,15 @@
-"""One generation on its way through the engine, and the slots of the KV cache it may live in."""
+"""One generation on its way through the engine, and the slots of KV memory it may live in."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from dataclasses import dataclass, field
 
 from deployments.model.engine.detokenizer import Detokenizer
-from deployments.model.engine.request import Finish, FinishReason, GenerationRequest, TokenDelta
+from deployments.model.engine.request import Finish, FinishReason, GenerationRequest, TokenDelta, TokenLogprob
 from deployments.model.engine.sampler import Sampler
+from deployments.model.engine.speculation import Drafter
 
 
 @dataclass(eq=False)
@@ -19,24 +19,20 @@ class Slot:
     id: int
     tokens: list[int] = field(default_factory=list)
     sequence: Sequence | None = None
-    last_used: float = 0.0
-
-    def common_prefix(self, tokens: list[int]) -> int:
-        """How many leading tokens this slot has computed already."""
-        limit = min(len(self.tokens), len(tokens))
-        if self.tokens[:limit] == tokens[:limit]:
-            return limit
-        pairs = zip(self.tokens, tokens, strict=False)
-        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 class Sequence:
-    """State of one generation. Touched by the engine's thread only, but for `cancelled` and `outbox`."""
+    """State of one generation. Touched by the engine's thread only, but for `cancelled` and `outbox`.
+
+    waiting --gets a slot--> prefill --all but the last token computed--> decode --> ended
+    prefill, decode --preempted--> waiting (its slot goes to somebody else; nothing is lost)
+    """
 
     def __init__(
         self,
         request: GenerationRequest,
         detokenizer: Detokenizer,
+        sampler: Sampler,
         limit_tokens: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -44,20 +40,34 @@ class Sequence:
         self.tokens = [*request.prompt_token_ids, *request.produced_token_ids]
         self.limit_tokens = limit_tokens
         self.slot: Slot | None = None
-        self.sampler = Sampler(request)
+        self.sampler = sampler
+        self.drafter = Drafter(self.tokens)
         self.cached_tokens = 0
         self.cancelled = False
+        self.arrived = time.monotonic()
+        self.started = 0.0
         self.loop = loop
         self.outbox: asyncio.Queue[TokenDelta | Finish] = asyncio.Queue()
         self._detokenizer = detokenizer
         self._unsent: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
         for token in request.produced_token_ids:
             detokenizer.feed(token)  # shown before: only the state it leaves matters
+
+    @property
+    def user(self) -> str:
+        """Whom the scheduler is fair to."""
+        return self.request.user
 
     @property
     def completion_tokens(self) -> int:
         """Tokens of the answer so far, those produced before included."""
         return len(self.tokens) - len(self.request.prompt_token_ids)
+
+    @property
+    def missing_tokens(self) -> int:
+        """Tokens to compute before the next one can be sampled; 1 while it decodes."""
+        return len(self.tokens) - (len(self.slot.tokens) if self.slot else 0)
 
     def early_end(self) -> FinishReason | None:
         """Why this sequence must end now, before another token is made."""
@@ -71,10 +81,12 @@ class Sequence:
             return "timeout"
         return None
 
-    def accept(self, token: int) -> TokenDelta | None:
+    def accept(self, token: int, logprob: TokenLogprob | None) -> TokenDelta | None:
         """Takes a new token of the answer; returns what may be shown now."""
         self.tokens.append(token)
         self._unsent.append(token)
+        if logprob:
+            self._logprobs.append(logprob)
         return self._delta(self._detokenizer.feed(token))
 
     def rest(self) -> TokenDelta | None:
@@ -84,8 +96,9 @@ class Sequence:
     def _delta(self, text: str) -> TokenDelta | None:
         if not text:
             return None
-        delta = TokenDelta(tuple(self._unsent), text)
+        delta = TokenDelta(tuple(self._unsent), text, tuple(self._logprobs))
         self._unsent.clear()
+        self._logprobs.clear()
         return delta
 
     def finish(self, reason: FinishReason, message: str = "") -> Finish:

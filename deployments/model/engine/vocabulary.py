@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 from deployments.model.engine.bindings import llama
+from deployments.model.engine.errors import InvalidRequest
+
+CONTROL = 1 << 3  # an attribute of tokens: begins, ends or separates turns, and is no text
 
 
 class Vocabulary:
@@ -18,6 +22,8 @@ class Vocabulary:
         self.eos: int = llama.llama_vocab_eos(self._vocab)
         self.end_ids = frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self._vocab, i))
         self.pieces = [self._piece(i, special=False) for i in range(self.size)]
+        controls = [i for i in range(self.size) if llama.llama_vocab_get_attr(self._vocab, i) & CONTROL]
+        self.control_names = frozenset(filter(None, map(self.text, controls)))
 
     def _piece(self, token: int, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(512)
@@ -35,3 +41,8 @@ class Vocabulary:
         tokens = (ctypes.c_int32 * room)()
         count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
         return list(tokens[:count])
+
+    def check(self, tokens: Sequence[int], param: str) -> None:
+        """Raises InvalidRequest when one of `tokens` is none of the vocabulary's: computing it ends the process."""
+        if tokens and not (min(tokens) >= 0 and max(tokens) < self.size):
+            raise InvalidRequest(param, f"token ids must be between 0 and {self.size - 1}")

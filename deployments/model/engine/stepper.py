@@ -1,0 +1,245 @@
+"""One step of the engine: admit, plan a batch, compute it, sample, accept."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.model.engine.batch import Batch
+from deployments.model.engine.bindings import llama
+from deployments.model.engine.context import most_outputs
+from deployments.model.engine.core_sharing import CoreSharing
+from deployments.model.engine.errors import EngineError
+from deployments.model.engine.kv_memory import KvMemory
+from deployments.model.engine.model_file import last_errors
+from deployments.model.engine.prefix_cache import PrefixCache
+from deployments.model.engine.request import EngineOptions, Finish, FinishReason, TokenDelta, TokenLogprob
+from deployments.model.engine.scheduler import Scheduler
+from deployments.model.engine.sequence import Sequence, Slot
+from deployments.model.engine.stats import Counters
+from deployments.model.engine.step_times import StepTimes
+from deployments.model.engine.vocabulary import Vocabulary
+
+# Drafting pays where cores idle: with a row or two in the batch.
+MOST_DRAFTING_SEQUENCES = 2
+
+Item = tuple[Sequence, TokenDelta | Finish]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A sequence's part of a batch: its next `tokens`, the guessed ones after them, and the first of its rows of
+    logits (None: its prompt is not done)."""
+
+    sequence: Sequence
+    tokens: int
+    draft: list[int]
+    output: int | None
+
+
+class Stepper:
+    """All sequences and the context that they share. For one thread only."""
+
+    def __init__(self, context: ctypes.c_void_p, vocabulary: Vocabulary, options: EngineOptions) -> None:
+        self._context = context
+        self._vocabulary = vocabulary
+        self._options = options
+        self.slots = [Slot(i) for i in range(options.max_slots)]
+        self.cache = PrefixCache(KvMemory(context), self.slots, options.prefix_cache_bytes)
+        self.scheduler = Scheduler(self.slots)
+        self.counters = Counters()
+        self.threads = options.n_threads
+        self.batch_tokens = 0
+        self.answer_seconds = 1.0
+        self._batch = Batch(options.n_batch, options.max_slots)
+        self._times = StepTimes(most_outputs(options))
+        self._cores = CoreSharing(options.n_threads)
+        self._gap_steps = 0
+        self._items: list[Item] = []
+
+    def step(self) -> None:
+        """Makes at least one token for each sequence that decodes, and goes on with prompts. Raises EngineError when
+        the batch could not be computed: then `fail` those that run."""
+        began = time.perf_counter()
+        self._end_early()
+        self._admit()
+        self._close_gap()
+        rows = self._fill_batch()
+        if rows:
+            computed = self._compute(rows)
+            sampling = time.perf_counter()
+            chosen = self._sample(rows)
+            sampled = time.perf_counter() - sampling
+            self._accept(chosen)
+            self.counters.steps_total += 1
+            self.counters.compute_seconds_total += computed
+            self.counters.sample_seconds_total += sampled
+            self.counters.step_seconds_total += time.perf_counter() - began
+
+    def take_items(self) -> list[Item]:
+        """What has become ready since the last call, in order."""
+        items, self._items = self._items, []
+        return items
+
+    def fail(self, sequences: list[Sequence], message: str) -> None:
+        """Ends sequences with an error. What their slots hold is unknown and forgotten."""
+        for sequence in sequences:
+            if slot := sequence.slot:
+                self.cache.release(sequence)
+                self.cache.forget(slot)
+            self._end(sequence, "error", message)
+
+    def _end_early(self) -> None:
+        for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+            if reason := sequence.early_end():
+                self._end(sequence, reason)
+
+    def _admit(self) -> None:
+        scheduler, cache = self.scheduler, self.cache
+        if not scheduler.waiting:
+            return
+        if victim := scheduler.victim():
+            cache.release(victim)
+            scheduler.preempt(victim)
+            self.counters.preemptions_total += 1
+        for sequence in scheduler.fair_order():
+            free = scheduler.free_slots()
+            if not free:
+                return
+            matched, holders = cache.longest(sequence.tokens)
+            if scheduler.awaits_prefix(sequence, matched):
+                continue
+            # The slot that holds its prefix, else one that holds nothing, else the one with the least to save.
+            slot = min(free, key=lambda slot: (slot not in holders, len(slot.tokens), slot.id))
+            anew = not sequence.started
+            cache.fill(slot, sequence)
+            scheduler.start(sequence)
+            if anew:
+                sequence.cached_tokens = len(slot.tokens)
+                self.counters.prompt_tokens_total += len(sequence.tokens)
+                self.counters.cached_tokens_total += sequence.cached_tokens
+
+    def _close_gap(self) -> None:
+        # A client that has got its answer often asks again at once: the gap is given a step to close by itself.
+        gap = self.scheduler.gap()
+        self._gap_steps = self._gap_steps + 1 if gap else 0
+        if gap and self._gap_steps > 1:
+            sequence, slot = gap
+            assert sequence.slot is not None
+            self.cache.move(sequence.slot, slot)
+
+    def _fill_batch(self) -> list[_Row]:
+        """The rows of this step: all that decode, in the order of their slots, then prompts as far as the time
+        allows for which those who decode may be kept waiting."""
+        batch = self._batch
+        batch.clear()
+        rows: list[_Row] = []
+        decoding = {s.slot.id: s for s in self.scheduler.running if s.slot and s.missing_tokens == 1}
+        for slot, sequence in sorted(decoding.items()):
+            draft = self._draft(sequence, len(decoding))
+            tokens = [sequence.tokens[-1], *draft]
+            output = batch.add(slot, tokens, len(sequence.tokens) - 1, len(tokens))
+            rows.append(_Row(sequence, 1, draft, output))
+        budget = min(self._times.prefill_budget(batch.n, batch.capacity), batch.room)
+        for sequence, count in self.scheduler.prefill_plan(budget):
+            assert sequence.slot is not None
+            done = len(sequence.slot.tokens)
+            whole = done + count == len(sequence.tokens)
+            output = batch.add(sequence.slot.id, sequence.tokens[done : done + count], done, int(whole))
+            rows.append(_Row(sequence, count, [], output if whole else None))
+        return rows
+
+    def _draft(self, sequence: Sequence, decoding: int) -> list[int]:
+        if decoding > MOST_DRAFTING_SEQUENCES or not self._options.draft_tokens:
+            return []
+        # A draft may not pass the end of the answer or of the slot.
+        most = min(self._options.draft_tokens, sequence.limit_tokens - len(sequence.tokens) - 1)
+        if most <= 0 or not self._times.rows_pay(decoding, most, sequence.drafter.hit_rate):
+            return []
+        return sequence.drafter.draft(most)
+
+    def _compute(self, rows: list[_Row]) -> float:
+        """Computes the batch and notes it in the slots; returns the seconds that it took."""
+        threads = self._cores.threads()
+        if threads != self.threads:
+            llama.llama_set_n_threads(self._context, threads, threads)
+            self.threads = threads
+        self.batch_tokens = self._batch.n
+        last_errors.clear()
+        began = time.perf_counter()
+        status = llama.llama_decode(self._context, self._batch.struct)
+        llama.llama_synchronize(self._context)
+        seconds = time.perf_counter() - began
+        if status != 0:
+            raise EngineError(f"llama_decode returned {status}: {' '.join(last_errors)}")
+        prefilled = 0
+        for row in rows:
+            slot = row.sequence.slot
+            assert slot is not None
+            done = len(slot.tokens)
+            slot.tokens += row.sequence.tokens[done : done + row.tokens]
+            slot.tokens += row.draft
+            if row.tokens > 1 or row.output is None:
+                prefilled += row.tokens
+                self.cache.note(slot)
+        decoded = self._batch.n - prefilled
+        self.counters.prefill_tokens_total += prefilled
+        self._times.learn(decoded, prefilled, seconds)
+        return seconds
+
+    def _sample(self, rows: list[_Row]) -> list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]]:
+        """The next tokens of each sequence whose logits are there: one, or several where a draft came true."""
+        if not self._batch.outputs:
+            return []
+        shape = (self._batch.outputs, self._vocabulary.size)
+        logits = np.ctypeslib.as_array(llama.llama_get_logits(self._context), shape=shape)
+        return [(row, self._confirm(row, logits[row.output :])) for row in rows if row.output is not None]
+
+    def _confirm(self, row: _Row, logits: NDArray[np.float32]) -> list[tuple[int, TokenLogprob | None]]:
+        sampler = row.sequence.sampler
+        wants_logprobs = row.sequence.request.top_logprobs is not None
+        chosen: list[tuple[int, TokenLogprob | None]] = []
+        for place, guess in enumerate([*row.draft, None]):
+            token = sampler.sample(logits[place])
+            chosen.append((token, sampler.logprob(logits[place], token) if wants_logprobs else None))
+            if token != guess or token in self._vocabulary.end_ids:
+                break
+        return chosen
+
+    def _accept(self, chosen: list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]]) -> None:
+        for row, tokens in chosen:
+            sequence, slot = row.sequence, row.sequence.slot
+            assert slot is not None
+            if row.draft:
+                # Of the guessed cells those stay that came true.
+                self.cache.trim(slot, len(sequence.tokens) + len(tokens) - 1)
+                sequence.drafter.learn(len(row.draft), len(tokens) - 1)
+                self.counters.drafted_tokens_total += len(row.draft)
+                self.counters.accepted_tokens_total += len(tokens) - 1
+            for token, logprob in tokens:
+                if token in self._vocabulary.end_ids and not sequence.request.ignore_eos:
+                    self._end(sequence, "stop")
+                    break
+                self.counters.decode_tokens_total += 1
+                if delta := sequence.accept(token, logprob):
+                    self._items.append((sequence, delta))
+                if reason := sequence.early_end():
+                    self._end(sequence, reason)
+                    break
+
+    def _end(self, sequence: Sequence, reason: FinishReason, message: str = "") -> None:
+        if slot := sequence.slot:
+            # A draft may have computed more than was wanted at the end.
+            self.cache.trim(slot, len(sequence.tokens))
+            self.cache.release(sequence)
+            self.answer_seconds += 0.1 * (time.monotonic() - sequence.started - self.answer_seconds)
+        self.scheduler.end(sequence)
+        sequence.sampler.close()
+        self.counters.finished_total += 1
+        for item in (sequence.rest(), sequence.finish(reason, message)):
+            if item:
+                self._items.append((sequence, item))
