@@ -1,0 +1,206 @@
+"""What the engine remembers: prefixes shared, saved, given back; and that nothing of it is lost or used twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.config import bundled_model_file
+from deployments.model.engine import Engine, EngineOptions, Finish, Generation, GenerationRequest, QueueFull
+
+PREFIX = list(range(1000, 1200))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = Engine(bundled_model_file(), options())
+    yield engine
+    engine.check()
+    engine.close()
+
+
+def options(**changes: int) -> EngineOptions:
+    values: dict[str, int] = {"max_sequence_tokens": 512, "max_slots": 4, "prefix_cache_bytes": 64 << 20}
+    return EngineOptions(**(values | changes))
+
+
+def request(prompt: list[int], **changes: object) -> GenerationRequest:
+    values: dict[str, object] = {"max_tokens": 4, "temperature": 0.0, "ignore_eos": True}
+    return GenerationRequest(tuple(prompt), **(values | changes))  # pyright: ignore[reportArgumentType]
+
+
+async def end(generation: Generation) -> tuple[list[int], Finish]:
+    tokens: list[int] = []
+    async for item in generation:
+        if isinstance(item, Finish):
+            return tokens, item
+        tokens += item.token_ids
+    raise AssertionError("no Finish")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 the engine's thread sets no event of this loop
+            await asyncio.sleep(0.01)
+
+
+async def test_branches_of_a_thread_compute_only_what_is_new(engine: Engine) -> None:
+    trunk = [*PREFIX, 7, 8, 9]
+    await end(engine.generate(request(trunk)))
+    before = engine.stats().prefill_tokens_total
+    _, one = await end(engine.generate(request([*trunk, *range(3000, 3010)])))
+    _, other = await end(engine.generate(request([*trunk, *range(4000, 4010)])))
+    assert one.cached_tokens >= len(trunk)
+    assert other.cached_tokens >= len(trunk)
+    assert engine.stats().prefill_tokens_total - before <= 20
+    engine.check()
+
+
+async def test_prefix_is_computed_once_for_all_who_come_at_once(engine: Engine) -> None:
+    new = list(range(6000, 6200))
+    before = engine.stats().prefill_tokens_total
+    ends = await asyncio.gather(*(end(engine.generate(request([*new, 100 + i]))) for i in range(4)))
+    assert sorted(finish.cached_tokens for _, finish in ends)[1:] == [200] * 3
+    assert engine.stats().prefill_tokens_total - before < 220
+
+
+async def test_several_answers_share_the_prompt_and_differ_by_seed(engine: Engine) -> None:
+    before = engine.stats().prefill_tokens_total
+    wanted = request(list(range(7000, 7200)), temperature=1.0, top_k=0, top_p=1.0, seed=5, max_tokens=8)
+    answers = await asyncio.gather(*map(end, engine.generate_several(wanted, 3)))
+    assert engine.stats().prefill_tokens_total - before < 220
+    assert len({tuple(tokens) for tokens, _ in answers}) == 3
+
+
+async def test_conversation_outlives_the_slots_and_is_not_computed_again(engine: Engine) -> None:
+    thread = list(range(8000, 8200))
+    await end(engine.generate(request(thread)))
+    for other in range(8):  # twice as many as there are slots
+        await end(engine.generate(request(list(range(9000 + 300 * other, 9100 + 300 * other)))))
+    _, finish = await end(engine.generate(request([*thread, 5])))
+    assert finish.cached_tokens == 200
+    engine.check()
+
+
+async def test_prefix_cache_keeps_its_limit() -> None:
+    small = Engine(bundled_model_file(), options(max_slots=1, prefix_cache_bytes=6 << 20))
+    try:
+        for other in range(6):
+            await end(small.generate(request(list(range(9000 + 300 * other, 9100 + 300 * other)))))
+            assert small.stats().prefix_cache_bytes <= 6 << 20
+        assert small.stats().prefix_cache_bytes > 0
+        small.check()
+    finally:
+        small.close()
+
+
+async def test_many_users_share_the_slots_and_nobody_notices_a_preemption() -> None:
+    small = Engine(bundled_model_file(), options(max_slots=2))
+    try:
+        long = [small.generate(request(list(range(i, i + 50)), max_tokens=400, user="many")) for i in (10, 20)]
+        tasks = [asyncio.create_task(end(generation)) for generation in long]
+        await until(lambda: small.stats().decode_tokens_total >= 10)
+        _, finish = await end(small.generate(request(list(range(500, 550)), user="other")))
+        assert finish.reason == "length"
+        assert small.stats().preemptions_total == 1
+        for (tokens, finish), first in zip(await asyncio.gather(*tasks), (10, 20), strict=True):
+            assert (finish.reason, len(tokens)) == ("length", 400)
+            alone, _ = await end(small.generate(request(list(range(first, first + 50)), max_tokens=40, user="alone")))
+            assert tokens[:10] == alone[:10]
+        small.check()
+    finally:
+        small.close()
+
+
+async def test_warm_prefixes_survive_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "prefixes" / "model.kv"
+    thread = list(range(8000, 8200))
+    first = Engine(bundled_model_file(), options())
+    try:
+        assert first.load_prefixes(file) == 0
+        await end(first.generate(request(thread)))
+        assert first.save_prefixes(file, 32 << 20) == 1
+        assert first.save_prefixes(tmp_path / "none.kv", 1000) == 0
+        answer, _ = await end(first.generate(request(thread, max_tokens=8)))
+    finally:
+        first.close()
+    assert file.stat().st_mode & 0o077 == 0, "nobody else may read it"
+    second = Engine(bundled_model_file(), options())
+    try:
+        damaged = tmp_path / "damaged.kv"
+        damaged.write_bytes(file.read_bytes()[:-50])
+        assert second.load_prefixes(damaged) == 0
+        assert second.load_prefixes(file) == 1
+        again, finish = await end(second.generate(request(thread, max_tokens=8)))
+        assert finish.cached_tokens == 199
+        assert again == answer
+        second.check()
+    finally:
+        second.close()
+
+
+async def test_storm_of_cancels_leaves_the_engine_well(engine: Engine) -> None:
+    chance = random.Random(1)
+
+    async def leave_early(i: int) -> None:
+        generation = engine.generate(request([*PREFIX[: chance.randrange(1, 200)], i + 1], max_tokens=200))
+        if chance.random() < 0.5:
+            generation.cancel()
+        async for item in generation:
+            if isinstance(item, Finish) or chance.random() < 0.3:
+                generation.cancel()
+
+    await asyncio.gather(*map(leave_early, range(100)))
+    assert (engine.stats().running, engine.stats().waiting) == (0, 0)
+    engine.check()
+
+
+async def test_thousand_random_requests_leave_the_memory_as_it_was() -> None:
+    small = Engine(bundled_model_file(), options(max_slots=8, max_sequence_tokens=128, prefix_cache_bytes=16 << 20))
+    chance = random.Random(2)
+
+    async def client(number: int) -> None:
+        for _ in range(50):
+            prompt = [*PREFIX[: chance.randrange(30)], *(chance.randrange(1000, 40000) for _ in range(2))]
+            wanted = request(
+                prompt,
+                temperature=chance.choice([0.0, 0.8]),
+                max_tokens=chance.randrange(1, 4),
+                ignore_eos=False,
+                user=str(number % 5),
+            )
+            generation = small.generate(wanted)
+            if chance.random() < 0.1:
+                generation.cancel()
+            tokens, finish = await end(generation)
+            assert finish.reason in ("stop", "length", "cancelled")
+            assert finish.completion_tokens >= len(tokens)
+
+    try:
+        await asyncio.gather(*map(client, range(20)))
+        stats = small.stats()
+        assert (stats.running, stats.waiting, stats.failed_steps_total) == (0, 0, 0)
+        assert stats.finished_total == 1000
+        small.check()
+    finally:
+        small.close()
+
+
+async def test_queue_that_is_full_says_when_to_come_again() -> None:
+    small = Engine(bundled_model_file(), options(max_slots=1, max_queue=3))
+    try:
+        generations = [small.generate(request(PREFIX, max_tokens=100)) for _ in range(3)]
+        with pytest.raises(QueueFull) as refused:
+            generations.extend(small.generate(request(PREFIX)) for _ in range(5))
+        assert refused.value.retry_after_seconds >= 1
+        for generation in generations:
+            generation.cancel()
+        for generation in generations:
+            await end(generation)
+        assert (await end(small.generate(request(PREFIX))))[1].reason == "length"
+    finally:
+        small.close()
