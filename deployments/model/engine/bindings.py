@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import llama_cpp.llama_cpp
 
-llama: Any = llama_cpp.llama_cpp
+class _Library:
+    """llama_cpp's functions and types, loaded at first use: OpenMP's runtime reads when it is loaded how its threads
+    shall wait, and until then that can be chosen (tuning.py)."""
+
+    def __getattr__(self, name: str) -> Any:
+        import llama_cpp.llama_cpp as library
+
+        value = getattr(library, name)
+        setattr(self, name, value)
+        return value
+
+
+llama: Any = _Library()

@@ -10,6 +10,7 @@ from deployments.model.engine.bindings import llama
 from deployments.model.engine.errors import EngineError, ModelFileError
 from deployments.model.engine.model_file import last_errors
 from deployments.model.engine.request import EngineOptions
+from deployments.model.engine.speculation import MOST_DRAFTING_SEQUENCES
 
 FLASH_ATTENTION_ON = 1
 
@@ -40,8 +41,8 @@ def open_context(model: ctypes.c_void_p, options: EngineOptions, sequence_tokens
 
 
 def most_outputs(options: EngineOptions) -> int:
-    """Rows of logits that a step may ask for. Fewer than slots aborts the process."""
-    return max(options.max_slots, 2 * (1 + options.draft_tokens))
+    """Rows of logits that a step may ask for: one of each slot, and those of drafts. More end the process."""
+    return options.max_slots + MOST_DRAFTING_SEQUENCES * options.draft_tokens
 
 
 def _add_adapters(model: ctypes.c_void_p, context: ctypes.c_void_p, lora: tuple[tuple[Path, float], ...]) -> None:

@@ -38,9 +38,8 @@ class CoreSharing:
         if (passed := now - self._read) >= PERIOD_SECONDS:
             busy, own = self._used_seconds()
             others = max(0.0, (busy - self._busy) - (own - self._own)) / passed
-            # A pause between two answers is no measurement of what happens during one.
-            weight = MEMORY if passed < 4 * PERIOD_SECONDS else 1.0
-            self._others += (others - self._others) * weight
+            # What others did in a pause between two answers says nothing of what they will do during the next.
+            self._others = self._others + (others - self._others) * MEMORY if passed < 4 * PERIOD_SECONDS else 0.0
             self._read, self._busy, self._own = now, busy, own
         return max(1, self._most - int(self._others + 1 - TAKEN))
 

@@ -71,7 +71,11 @@ class Engine:
         detokenizer = Detokenizer(self.vocabulary.pieces, request.stop)
         sampler = Sampler(request, self.vocabulary)
         sequence = Sequence(request, detokenizer, sampler, limit, asyncio.get_running_loop())
-        self._worker.submit(sequence)
+        try:
+            self._worker.submit(sequence)
+        except EngineError:
+            sampler.close()
+            raise
         return Generation(sequence)
 
     def generate_several(self, request: GenerationRequest, n: int) -> list[Generation]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ GGML_LOG_LEVEL_ERROR = 4
 last_errors: list[str] = []
 
 
-@llama.llama_log_callback
-def _log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
-    if level >= GGML_LOG_LEVEL_ERROR:
-        last_errors[:] = [*last_errors[-4:], text.decode("utf-8", "replace").strip()]
+@cache
+def _start_backend() -> Any:
+    """Once a process, before the first model: what llama.cpp logs as errors goes to `last_errors`, the rest nowhere.
+    What it returns must live as long as the process."""
 
+    @llama.llama_log_callback
+    def log(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
+        if level >= GGML_LOG_LEVEL_ERROR:
+            last_errors[:] = [*last_errors[-4:], text.decode("utf-8", "replace").strip()]
 
-llama.llama_log_set(_log, ctypes.c_void_p(0))
-llama.llama_backend_init()
+    llama.llama_log_set(log, ctypes.c_void_p(0))
+    llama.llama_backend_init()
+    return log
 
 
 def check_model_file(path: Path) -> None:
@@ -54,6 +60,7 @@ def load_model(path: Path, n_gpu_layers: int) -> ctypes.c_void_p:
 
 
 def _load(path: Path, params: Any) -> ctypes.c_void_p:
+    _start_backend()
     last_errors.clear()
     model = llama.llama_model_load_from_file(str(path).encode(), params)
     if not model:

@@ -10,9 +10,9 @@ import logging
 import os
 import zlib
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 
 from deployments.model.engine.kv_memory import Snapshot
@@ -20,7 +20,7 @@ from deployments.model.engine.kv_memory import Snapshot
 logger = logging.getLogger(__name__)
 
 # The format of the cells is llama.cpp's own and may change with it.
-VERSION = f"1 llama-cpp-python {llama_cpp.__version__}"
+VERSION = f"1 llama-cpp-python {version('llama-cpp-python')}"
 
 
 def save_prefixes(path: Path, snapshots: Sequence[Snapshot], fingerprint: str, limit_bytes: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from deployments.model.engine.errors import InvalidRequest
 from deployments.model.engine.hardware import usable_cores
@@ -36,9 +36,10 @@ class GenerationRequest:
     """One answer to make.
 
     `produced_token_ids` were made before, by this or another engine: generation goes on after them, penalties and
-    grammar see them, and `max_tokens` counts them. `deadline` is a time.monotonic() value. `grammar` is GBNF;
-    `top_logprobs` None means no log-probabilities, 0 those of the chosen tokens only. `user` is whom the scheduler
-    is fair to. Raises InvalidRequest when a value is out of its range.
+    grammar see them, and `max_tokens` counts them. `deadline` is a time.monotonic() value. The answer follows the
+    `grammar` (GBNF with a rule `root`) or the `json_schema` ({} for any JSON), where one is given. `top_logprobs` None
+    means no log-probabilities, 0 those of the chosen tokens only. `user` is whom the scheduler is fair to. Raises
+    InvalidRequest when a value is out of its range.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -58,6 +59,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     grammar: str | None = None
+    json_schema: Mapping[str, Any] | None = None
     deadline: float | None = None
     user: str = ""
 
@@ -78,6 +80,10 @@ class GenerationRequest:
                 raise InvalidRequest(name, f"must be between {least:g} and {most:g}; it is {value}")
         if not 0 < self.repeat_penalty <= 10:
             raise InvalidRequest("repeat_penalty", f"must be above 0 and at most 10; it is {self.repeat_penalty}")
+        if self.seed is not None and self.seed < 0:
+            raise InvalidRequest("seed", f"must not be negative; it is {self.seed}")
+        if self.grammar is not None and self.json_schema is not None:
+            raise InvalidRequest("grammar", "give either a grammar or a json_schema")
         if self.top_logprobs is not None and not 0 <= self.top_logprobs <= MOST_TOP_LOGPROBS:
             raise InvalidRequest("top_logprobs", f"must be between 0 and {MOST_TOP_LOGPROBS}")
         if len(self.stop) > MOST_STOP_STRINGS:

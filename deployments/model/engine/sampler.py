@@ -1,74 +1,80 @@
-"""The next token of a sequence, from its logits."""
+"""The next token of a sequence, from its logits.
+
+Cost of a token, measured: the table in load/README.md (`python -m load.sampling_costs`).
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.model.engine import truncation
+from deployments.model.engine.grammar import Grammar, schema_grammar
+from deployments.model.engine.penalties import Penalties
 from deployments.model.engine.request import GenerationRequest, TokenLogprob
 from deployments.model.engine.vocabulary import Vocabulary
 
-PENALTY_WINDOW_TOKENS = 64
-
 
 class Sampler:
-    """Exact sampling in numpy: repetition penalty, then top-k, top-p, min-p, then temperature.
+    """Exact sampling in numpy: bias, penalties, top-k, typical, top-p, min-p, temperature, in llama.cpp's order.
 
-    The order and the penalty's form are those of llama.cpp's default chain. Random numbers depend on the seed
-    and the number of tokens produced, so that a resumed answer does not repeat those already used.
+    Random numbers depend on the seed and the number of tokens produced: with a seed, a resumed answer draws those
+    that it would have drawn. For one thread at a time. Raises InvalidRequest when made.
     """
 
     def __init__(self, request: GenerationRequest, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
         self._request = request
+        self._end = vocabulary.eos
+        vocabulary.check(tuple(request.logit_bias), "logit_bias")
+        self._penalties = Penalties(request, vocabulary)
+        text = schema_grammar(request.json_schema) if request.json_schema is not None else request.grammar
+        self._grammar = Grammar(text, vocabulary, request.produced_token_ids) if text is not None else None
         seed = request.seed if request.seed is not None else secrets.randbits(64)
-        self._random = np.random.default_rng([seed, len(request.produced_token_ids)])
-        self._recent = deque(request.produced_token_ids, maxlen=PENALTY_WINDOW_TOKENS)
+        # Two numbers a token: the second where the grammar refuses what the first has drawn.
+        bits = np.random.PCG64(seed).advance(2 * len(request.produced_token_ids))
+        self._random = np.random.Generator(bits)
 
     def sample(self, logits: NDArray[np.float32]) -> int:
         """Picks a token; `logits` has one value a token of the vocabulary and is left unchanged."""
-        request = self._request
-        penalised = self._penalise(logits)
-        token = int(penalised.argmax()) if request.temperature <= 0 else self._draw(penalised)
-        self._recent.append(token)
+        changed = self._penalties.apply(logits)
+        first, second = self._random.random(), self._random.random()
+        token = self._pick(changed, first)
+        if self._grammar:
+            # The full mask costs 3 ms: most tokens that a model draws are allowed.
+            if not self._grammar.allows(token):
+                changed = self._grammar.mask(changed)
+                # The grammar is at its end, which ignore_eos forbids.
+                token = self._pick(changed, second) if changed.max() > -np.inf else self._end
+            self._grammar.accept(token)
+        self._penalties.accept(token)
         return token
 
-    def _penalise(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._request.repeat_penalty == 1.0 or not self._recent:
-            return logits
-        penalised = logits.copy()
-        seen = np.fromiter(set(self._recent), np.int64)
-        values = penalised[seen]
-        penalty = self._request.repeat_penalty
-        penalised[seen] = np.where(values > 0, values / penalty, values * penalty)
-        return penalised
-
-    def _draw(self, logits: NDArray[np.float32]) -> int:
+    def _pick(self, logits: NDArray[np.float32], uniform: float) -> int:
         request = self._request
-        if 0 < request.top_k < logits.size:
-            candidates = np.argpartition(logits, -request.top_k)[-request.top_k :]
-        else:
-            candidates = np.arange(logits.size)
-        order = candidates[np.argsort(-logits[candidates])]
-        values = logits[order].astype(np.float64)
-        weights = np.exp(values - values[0])
-        weights /= weights.sum()
-        kept = len(weights)
-        if request.top_p < 1.0:
-            kept = min(kept, int(np.searchsorted(np.cumsum(weights), request.top_p)) + 1)
-        if request.min_p > 0.0:
-            kept = min(kept, max(1, int((weights >= request.min_p * weights[0]).sum())))
-        heated = np.exp((values[:kept] - values[0]) / request.temperature)
-        sums = np.cumsum(heated)
-        return int(order[min(int(np.searchsorted(sums, self._random.random() * sums[-1])), kept - 1)])
+        if request.temperature <= 0:
+            return int(logits.argmax())
+        candidates = truncation.all_of(logits)
+        if request.top_k:
+            candidates = truncation.top_k(candidates, request.top_k)
+        if request.typical_p < 1:
+            candidates = truncation.typical(candidates, request.typical_p)
+        if request.top_p < 1 or request.min_p > 0:
+            candidates = truncation.nucleus(candidates, request.top_p, request.min_p)
+        return truncation.draw(candidates, request.temperature, uniform)
 
     def logprob(self, logits: NDArray[np.float32], token: int) -> TokenLogprob:
-        """Of a token before penalties and temperature."""
-        total = float(np.log(np.exp(logits - logits.max()).sum()) + logits.max())
-        return TokenLogprob(token, float(logits[token]) - total)
+        """Of a token, before penalties and temperature, with the likeliest ones that the request wants beside it."""
+        highest = logits.max()
+        total = float(np.log(np.exp(logits - highest).sum(dtype=np.float64)) + highest)
+        wanted = self._request.top_logprobs or 0
+        ids, values = truncation.top_k((np.arange(logits.size), logits), wanted) if wanted else ((), ())
+        likeliest = sorted(zip(ids, values, strict=True), key=lambda pair: -pair[1])
+        top = tuple((int(other), float(value) - total) for other, value in likeliest)
+        return TokenLogprob(token, float(logits[token]) - total, top)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Frees the grammar's memory. Idempotent."""
+        if self._grammar:
+            self._grammar.close()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 LONG, SHORT = 3, 2
+# Drafting pays where cores idle: with a row or two in the batch.
+MOST_DRAFTING_SEQUENCES = 2
 # Weight of the newest guess in the running share of guesses that came true.
 MEMORY = 0.15
 # Share given back at each token without a guess, so that a sequence that guessed badly is tried again.

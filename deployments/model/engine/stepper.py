@@ -20,12 +20,10 @@ from deployments.model.engine.prefix_cache import PrefixCache
 from deployments.model.engine.request import EngineOptions, Finish, FinishReason, TokenDelta, TokenLogprob
 from deployments.model.engine.scheduler import Scheduler
 from deployments.model.engine.sequence import Sequence, Slot
+from deployments.model.engine.speculation import MOST_DRAFTING_SEQUENCES
 from deployments.model.engine.stats import Counters
 from deployments.model.engine.step_times import StepTimes
 from deployments.model.engine.vocabulary import Vocabulary
-
-# Drafting pays where cores idle: with a row or two in the batch.
-MOST_DRAFTING_SEQUENCES = 2
 
 Item = tuple[Sequence, TokenDelta | Finish]
 
@@ -221,7 +219,7 @@ class Stepper:
                 self.counters.drafted_tokens_total += len(row.draft)
                 self.counters.accepted_tokens_total += len(tokens) - 1
             for token, logprob in tokens:
-                if token in self._vocabulary.end_ids and not sequence.request.ignore_eos:
+                if token in self._vocabulary.end_ids:
                     self._end(sequence, "stop")
                     break
                 self.counters.decode_tokens_total += 1

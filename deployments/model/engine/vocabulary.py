@@ -15,19 +15,19 @@ class Vocabulary:
     """The model's token table. Safe for use by several threads: it only reads."""
 
     def __init__(self, model: ctypes.c_void_p) -> None:
-        self._vocab = llama.llama_model_get_vocab(model)
-        self.size: int = llama.llama_vocab_n_tokens(self._vocab)
-        self.adds_bos: bool = llama.llama_vocab_get_add_bos(self._vocab)
-        self.bos: int = llama.llama_vocab_bos(self._vocab)
-        self.eos: int = llama.llama_vocab_eos(self._vocab)
-        self.end_ids = frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self._vocab, i))
+        self.handle = llama.llama_model_get_vocab(model)
+        self.size: int = llama.llama_vocab_n_tokens(self.handle)
+        self.adds_bos: bool = llama.llama_vocab_get_add_bos(self.handle)
+        self.bos: int = llama.llama_vocab_bos(self.handle)
+        self.eos: int = llama.llama_vocab_eos(self.handle)
+        self.end_ids = frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self.handle, i))
         self.pieces = [self._piece(i, special=False) for i in range(self.size)]
-        controls = [i for i in range(self.size) if llama.llama_vocab_get_attr(self._vocab, i) & CONTROL]
+        controls = [i for i in range(self.size) if llama.llama_vocab_get_attr(self.handle, i) & CONTROL]
         self.control_names = frozenset(filter(None, map(self.text, controls)))
 
     def _piece(self, token: int, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(512)
-        size = llama.llama_token_to_piece(self._vocab, token, buffer, 512, 0, special)
+        size = llama.llama_token_to_piece(self.handle, token, buffer, 512, 0, special)
         return buffer.raw[:size] if size > 0 else b""
 
     def text(self, token: int) -> str:
@@ -39,7 +39,7 @@ class Vocabulary:
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         tokens = (ctypes.c_int32 * room)()
-        count = llama.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
+        count = llama.llama_tokenize(self.handle, data, len(data), tokens, room, False, special)
         return list(tokens[:count])
 
     def check(self, tokens: Sequence[int], param: str) -> None:

@@ -1,0 +1,75 @@
+"""Servers under measurement: llama.cpp's own, built by load/build_rivals.sh, and the engine's thin one."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+
+def free_port() -> int:
+    """A port of loopback that nobody uses."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A server process on loopback; ends with the `with`."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if "-np" in self._command else None,
+            cwd=Path(__file__).parents[1],
+            start_new_session=True,  # Ctrl-C is for the driver, which then ends it
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def llama_server(folder: Path, model: Path, slots: int, sequence_tokens: int, threads: int) -> Server:
+    """`llama-server -np slots -fa on`."""
+    port = free_port()
+    sizes = ["-c", str(slots * sequence_tokens), "-np", str(slots), "-fa", "on", "-t", str(threads)]
+    command = [str(folder / "bin" / "llama-server"), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    return Server([*command, *sizes, "--no-webui"], port)
+
+
+def engine_server(model: Path, options: dict[str, Any]) -> Server:
+    """The engine with these options."""
+    port = free_port()
+    command = [sys.executable, "-m", "load.engine_server", "--model", str(model), "--port", str(port)]
+    return Server([*command, "--options", json.dumps(options)], port)
+
+
+def batched_bench(folder: Path, model: Path, concurrency: int, threads: int) -> float:
+    """Output tokens a second that llama.cpp's own batch loop reaches: 60 tokens of prompt and 64 of answer each,
+    prefill included, without sampling, text, or a server."""
+    # A cell for each token of each stream, in whole blocks of 256.
+    command = [str(folder / "bin" / "llama-batched-bench"), "-m", str(model), "-c", str(256 * concurrency)]
+    sizes = ["-npp", "60", "-ntg", "64", "-npl", str(concurrency), "-fa", "on", "-t", str(threads), "-b", "512"]
+    done = subprocess.run([*command, *sizes], check=True, capture_output=True, text=True)
+    rows = [re.findall(r"[\d.]+", line) for line in done.stdout.splitlines() if line.startswith("|")]
+    seconds = next(float(row[7]) for row in rows if len(row) >= 8 and row[2] == str(concurrency))
+    return 64 * concurrency / seconds
