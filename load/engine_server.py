@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+import orjson
+import uvloop
 
 from deployments.model.engine import Engine, EngineOptions, Finish, GenerationRequest
 
@@ -31,48 +32,39 @@ def _request(body: dict[str, Any]) -> GenerationRequest:
 
 
 class EngineServer:
-    """Routes `/completion` (SSE), `/health` and `/stats`."""
+    """`POST /completion` (SSE, until the connection closes), `GET /health`, `GET /stats`; a request a connection."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def complete(self, http: web.Request) -> web.StreamResponse:
-        """An event for each delta; the last one has the number of tokens."""
-        generation = self._engine.generate(_request(await http.json()))
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(http)
-        async for item in generation:
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        path = head.split(" ", 2)[1]
+        length = next((int(line[15:]) for line in head.splitlines() if line.lower().startswith("content-length:")), 0)
+        body = await reader.readexactly(length)
+        kind = "text/event-stream" if path == "/completion" else "application/json"
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n".encode())
+        if path == "/completion":
+            await self._complete(json.loads(body), writer)
+        else:
+            writer.write(json.dumps(asdict(self._engine.stats()) if path == "/stats" else {"status": "ok"}).encode())
+        await writer.drain()
+        writer.close()
+
+    async def _complete(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        async for item in self._engine.generate(_request(body)):
+            data: dict[str, Any] = {"content": "", "stop": isinstance(item, Finish)}
             if isinstance(item, Finish):
-                data: dict[str, Any] = {
-                    "content": "",
-                    "stop": True,
-                    "tokens_predicted": item.completion_tokens,
-                    "tokens_cached": item.cached_tokens,
-                }
+                data |= {"tokens_predicted": item.completion_tokens, "tokens_cached": item.cached_tokens}
             else:
-                data = {"content": item.text, "stop": False}
-            await response.write(b"data: " + json.dumps(data).encode() + b"\n\n")
-        return response
-
-    async def health(self, _: web.Request) -> web.Response:
-        """The model is loaded."""
-        return web.json_response({"status": "ok"})
-
-    async def stats(self, _: web.Request) -> web.Response:
-        """The engine's counters."""
-        return web.json_response(asdict(self._engine.stats()))
+                data["content"] = item.text
+            writer.write(b"data: " + orjson.dumps(data) + b"\n\n")
 
 
 async def _serve(engine: Engine, port: int) -> None:
-    server = EngineServer(engine)
-    app = web.Application()
-    app.router.add_post("/completion", server.complete)
-    app.router.add_get("/health", server.health)
-    app.router.add_get("/stats", server.stats)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    await asyncio.Event().wait()
+    server = await asyncio.start_server(EngineServer(engine).answer, "127.0.0.1", port)
+    await server.serve_forever()
 
 
 def main() -> None:
@@ -82,7 +74,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--options", type=json.loads, default={}, help="EngineOptions as JSON")
     args = parser.parse_args()
-    asyncio.run(_serve(Engine(args.model, EngineOptions(**args.options)), args.port))
+    uvloop.run(_serve(Engine(args.model, EngineOptions(**args.options)), args.port))
 
 
 if __name__ == "__main__":

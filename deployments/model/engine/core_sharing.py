@@ -38,10 +38,20 @@ class CoreSharing:
         if (passed := now - self._read) >= PERIOD_SECONDS:
             busy, own = self._used_seconds()
             others = max(0.0, (busy - self._busy) - (own - self._own)) / passed
-            # What others did in a pause between two answers says nothing of what they will do during the next.
-            self._others = self._others + (others - self._others) * MEMORY if passed < 4 * PERIOD_SECONDS else 0.0
+            self._others += (others - self._others) * MEMORY
             self._read, self._busy, self._own = now, busy, own
         return max(1, self._most - int(self._others + 1 - TAKEN))
+
+    def pause(self) -> None:
+        """This process rests: what others do meanwhile says nothing of what they will do when it works again."""
+        busy, own = self._used_seconds()
+        # From here on these are what has passed of the period, not readings.
+        self._read, self._busy, self._own = time.monotonic() - self._read, busy - self._busy, own - self._own
+
+    def resume(self) -> None:
+        """This process works again."""
+        busy, own = self._used_seconds()
+        self._read, self._busy, self._own = time.monotonic() - self._read, busy - self._busy, own - self._own
 
     def _used_seconds(self) -> tuple[float, float]:
         """Processor time of all on these cores, and of this process."""

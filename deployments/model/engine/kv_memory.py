@@ -8,6 +8,7 @@ against 348 ms (SmolLM2-135M Q8_0, 2 cores), and every cached conversation would
 from __future__ import annotations
 
 import ctypes
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,9 +48,9 @@ class KvMemory:
         return 0
 
     def snapshot(self, slot: int, tokens: tuple[int, ...]) -> Snapshot:
-        """A copy of the slot, which holds `tokens`. 4 ms for 600 tokens of the bundled model."""
+        """A copy of the slot, which holds `tokens`. 5 ms for 600 tokens of the bundled model."""
         size = llama.llama_state_seq_get_size(self._context, slot)
-        data = np.empty(size, np.uint8)
+        data = _bytes(size)
         if llama.llama_state_seq_get_data(self._context, data.ctypes.data_as(Bytes), size, slot) != size:
             raise EngineError("the state of a sequence could not be copied")
         return Snapshot(tokens, data)
@@ -63,3 +64,12 @@ class KvMemory:
             return True
         self.cut(slot, 0)
         return False
+
+
+def _bytes(size: int) -> NDArray[np.uint8]:
+    """Memory whose pages are there already, where the system can do that: touching them one by one took 7 ms of 8 for
+    a conversation of 124 tokens, in a virtual machine."""
+    if not hasattr(mmap, "MAP_POPULATE"):
+        return np.empty(size, np.uint8)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    return np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence as ListLike
 
 from deployments.model.engine.sequence import Sequence, Slot
+from deployments.model.engine.step_times import SHORT_PROMPT_TOKENS
 
 # A user without an answer waits so long before another's is preempted.
 PATIENCE_SECONDS = 1.0
@@ -70,6 +71,7 @@ class Scheduler:
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.started = time.monotonic()
+        sequence.prefill_tokens = sequence.missing_tokens
 
     def end(self, sequence: Sequence) -> None:
         """Forgets a sequence."""
@@ -102,8 +104,9 @@ class Scheduler:
         last = next(sequence for sequence in self.running if sequence.slot and sequence.slot.id == high)
         return last, next(slot for slot in self._slots if slot.id > low and slot.id not in used)
 
-    def prefill_plan(self, budget: int) -> list[tuple[Sequence, int]]:
-        """Whose prompts get how many of `budget` tokens in this step."""
+    def prefill_plan(self, budget: int, long_budget: int) -> list[tuple[Sequence, int]]:
+        """Whose prompts get how many of `budget` tokens in this step; long prompts together at most
+        `long_budget`."""
         now = time.monotonic()
         prompts = sorted(
             (sequence for sequence in self.running if sequence.missing_tokens > 1),
@@ -111,9 +114,10 @@ class Scheduler:
         )
         plan: list[tuple[Sequence, int]] = []
         for sequence in prompts:
-            if budget <= 0:
-                break
-            taken = min(sequence.missing_tokens, budget)
+            is_long = sequence.prefill_tokens > SHORT_PROMPT_TOKENS
+            if not (taken := min(sequence.missing_tokens, budget, long_budget if is_long else budget)):
+                continue
             plan.append((sequence, taken))
             budget -= taken
+            long_budget -= taken if is_long else 0
         return plan

@@ -43,6 +43,7 @@ class Sequence:
         self.sampler = sampler
         self.drafter = Drafter(self.tokens)
         self.cached_tokens = 0
+        self.prefill_tokens = 0  # to compute when it got its slot
         self.cancelled = False
         self.arrived = time.monotonic()
         self.started = 0.0

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 # Weight of the newest measurement.
 MEMORY = 0.2
-# Running streams may be slowed down by this much while a prompt is prefilled: 2 is what people are promised, the
-# difference is for noise.
-SLOWDOWN = 1.7
-# Below this gap between two tokens nobody sees a difference; prefill may use it up.
-SMOOTH_SECONDS = 0.03
+# A prompt of up to so many tokens is over after a few steps; a longer one holds the running streams up for seconds.
+SHORT_PROMPT_TOKENS = 512
+# While short prompts are prefilled, running streams may have gaps of so long: 14 tokens a second are more than twice
+# what people read. Where decoding alone takes about as long, a little is added.
+SHORT_GAP_SECONDS, SHORT_SLOWDOWN = 0.06, 1.25
+# While a long one is, they may be slowed down by this much (2 is what people are promised, the difference is for
+# noise), or to gaps that nobody sees.
+LONG_GAP_SECONDS, LONG_SLOWDOWN = 0.03, 1.7
 # With fewer tokens a step costs about as much as with these.
-LEAST_CHUNK_TOKENS = 16
+LEAST_CHUNK_TOKENS = 8
 
 
 @dataclass
@@ -28,11 +31,11 @@ class _Mean:
 
 
 class StepTimes:
-    """Seconds of a decode step by its rows, and seconds that a prefilled token adds to a step."""
+    """Seconds of a decode step by its rows, and seconds that a prompt's token adds to a step."""
 
     def __init__(self, most_rows: int) -> None:
         self._decode = [_Mean() for _ in range(most_rows + 1)]
-        self._prefill = _Mean(0.002)
+        self._beside, self._alone = _Mean(), _Mean()
 
     def decode_seconds(self, rows: int) -> float | None:
         """A step that decodes `rows` tokens: measured, or like the nearest number that was; None: none was."""
@@ -42,19 +45,29 @@ class StepTimes:
         return self._decode[min(known, key=lambda n: (abs(n - rows), n))].value
 
     def learn(self, decoded: int, prefilled: int, seconds: float) -> None:
-        """Takes note of a step."""
+        """Takes note of a step. Prompt tokens are cheaper in large steps without decoding: those count only as long as
+        nothing better is known."""
         if not prefilled:
             self._decode[min(decoded, len(self._decode) - 1)].add(seconds)
-        elif (decode := self.decode_seconds(decoded) if decoded else 0.0) is not None:
-            self._prefill.add(max(seconds - decode, 1e-6) / prefilled)
+        elif not decoded:
+            self._alone.add(seconds / prefilled)
+        elif (decode := self.decode_seconds(decoded)) is not None:
+            self._beside.add(max(seconds - decode, 1e-6) / prefilled)
 
-    def prefill_budget(self, decoding: int, most: int) -> int:
-        """Tokens to prefill in a step in which `decoding` sequences wait for their next token."""
+    def prefill_budget(self, decoding: int, most: int) -> tuple[int, int]:
+        """Tokens to prefill in a step in which `decoding` sequences wait for their next token: all together, and of
+        long prompts. At most `most`."""
         if not decoding:
-            return most
-        decode = self.decode_seconds(decoding) or SMOOTH_SECONDS
-        spare = max(decode * SLOWDOWN, SMOOTH_SECONDS) - decode
-        return max(LEAST_CHUNK_TOKENS, min(most, int(spare / self._prefill.value)))
+            return most, most
+        decode = self.decode_seconds(decoding) or LONG_GAP_SECONDS
+        seconds_per_token = next((mean.value for mean in (self._beside, self._alone) if mean.known), 0.002)
+
+        def tokens(gap: float, slowdown: float) -> int:
+            spare = max(decode * slowdown, gap) - decode
+            return min(most, max(LEAST_CHUNK_TOKENS, int(spare / seconds_per_token)))
+
+        long = tokens(LONG_GAP_SECONDS, LONG_SLOWDOWN)
+        return max(long, tokens(SHORT_GAP_SECONDS, SHORT_SLOWDOWN)), long
 
     def rows_pay(self, rows: int, drafts: int, hit_rate: float) -> bool:
         """Whether `drafts` more rows, of which `hit_rate` come true, give more tokens a second than `rows` alone."""

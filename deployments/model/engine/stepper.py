@@ -78,6 +78,14 @@ class Stepper:
             self.counters.sample_seconds_total += sampled
             self.counters.step_seconds_total += time.perf_counter() - began
 
+    def rest(self) -> None:
+        """There is nothing to do for now; `resume` tells when there is."""
+        self._cores.pause()
+
+    def resume(self) -> None:
+        """Work has come after a rest."""
+        self._cores.resume()
+
     def take_items(self) -> list[Item]:
         """What has become ready since the last call, in order."""
         items, self._items = self._items, []
@@ -142,8 +150,7 @@ class Stepper:
             tokens = [sequence.tokens[-1], *draft]
             output = batch.add(slot, tokens, len(sequence.tokens) - 1, len(tokens))
             rows.append(_Row(sequence, 1, draft, output))
-        budget = min(self._times.prefill_budget(batch.n, batch.capacity), batch.room)
-        for sequence, count in self.scheduler.prefill_plan(budget):
+        for sequence, count in self.scheduler.prefill_plan(*self._times.prefill_budget(batch.n, batch.room)):
             assert sequence.slot is not None
             done = len(sequence.slot.tokens)
             whole = done + count == len(sequence.tokens)

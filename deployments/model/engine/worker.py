@@ -88,12 +88,15 @@ class Worker:
         _deliver(stepper.take_items())
 
     def _wait_for_work(self) -> bool:
-        if not self._has_work():
-            self._self_check()
+        if self._has_work():
+            return not self._closing
+        self._self_check()
+        self._stepper.rest()
         with self._wake:
             while not self._closing and not self._has_work():
                 self._wake.wait()
-            return not self._closing
+        self._stepper.resume()
+        return not self._closing
 
     def _has_work(self) -> bool:
         return bool(self._inbox or self._calls or self._scheduler.waiting or self._scheduler.running)
