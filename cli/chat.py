@@ -13,15 +13,9 @@ from rich.console import Console
 
 from cli.config import read
 from cli.errors import UsageFault
-from deployments.config import ConfigError, Model
-from deployments.model.engine import (
-    Engine,
-    EngineError,
-    EngineOptions,
-    Finish,
-    GenerationRequest,
-    PromptTooLong,
-)
+from deployments.config import ConfigError, Llm, Model
+from deployments.model.engine import Engine, EngineError, Finish, GenerationRequest, PromptTooLong
+from deployments.model.loading import load, needs_measuring
 
 LEAVE = {"exit", "quit", "q", "/exit", "/quit"}
 Message = dict[str, str]
@@ -35,14 +29,14 @@ def chat(
     system: str | None,
 ) -> None:
     """Returns when the person leaves. Raises UsageFault."""
-    model = _model(config, name)
+    llm, model = _model(config, name)
     changes = {"temperature": temperature, "max_tokens": max_tokens, "system_prompt": system}
     model = model.model_copy(update={key: value for key, value in changes.items() if value is not None})
     console = Console(highlight=False)
     try:
-        with console.status("Loading the model …"):
-            options = EngineOptions(max_sequence_tokens=model.max_sequence_tokens, max_slots=1)
-            engine = Engine(model.file(), options)
+        measuring = "Measuring how this machine runs the model best (once, about a minute if it is small) …"
+        with console.status(measuring if needs_measuring(llm, model) else "Loading the model …"):
+            engine = load(llm, model.model_copy(update={"max_slots": 1})).engine
     except (EngineError, ConfigError) as error:
         raise UsageFault(str(error)) from None
     console.print(
@@ -54,14 +48,14 @@ def chat(
         engine.close()
 
 
-def _model(config: Path | None, name: str | None) -> Model:
-    settings = read(config)
-    wanted = name or settings.llm.default_model
-    if wanted in settings.llm.models:
-        return settings.llm.models[wanted]
+def _model(config: Path | None, name: str | None) -> tuple[Llm, Model]:
+    llm = read(config).llm
+    wanted = name or llm.default_model
+    if wanted in llm.models:
+        return llm, llm.models[wanted]
     if wanted.endswith(".gguf") or "/" in wanted:
-        return Model(path=wanted)
-    known = ", ".join(sorted(settings.llm.models))
+        return llm, Model(path=wanted)
+    known = ", ".join(sorted(llm.models))
     raise UsageFault(f"there is no model {wanted!r} in llm.models ({known}); give one of these or a .gguf file")
 
 

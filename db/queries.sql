@@ -14,6 +14,8 @@ select rustygpt.api_me($1, $2)
 select rustygpt.api_logout($1)
 -- name: create_user
 select rustygpt.api_create_user($1, $2, $3, $4, $5, $6)
+-- name: require_admin
+select rustygpt.api_require_admin($1)
 -- name: find_users
 select rustygpt.api_find_users($1, $2)
 -- name: create_conversation

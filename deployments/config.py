@@ -97,8 +97,15 @@ class Model(Section):
 
     path: str = Field(default=BUNDLED_MODEL, min_length=1, description="a .gguf file, or `bundled`")
     system_prompt: str = Field(default="", description="first message of every prompt")
-    max_sequence_tokens: int = Field(default=4096, ge=64, description="longest prompt with its answer")
-    max_slots: int = Field(default=16, ge=1, le=256, description="answers made at once, each with its own KV memory")
+    weights: Literal["auto", "as_is"] = Field(
+        default="auto", description="auto: in the number format that is fastest here, within a bound of quality"
+    )
+    max_sequence_tokens: int | None = Field(
+        default=None, ge=64, description="longest prompt with its answer; null: what the memory allows, at most 8192"
+    )
+    max_slots: int | None = Field(
+        default=None, ge=1, le=256, description="answers made at once, each with its own KV memory; null: at most 16"
+    )
     max_queue: int = Field(default=256, ge=1, description="requests that may wait for a slot")
     prefix_cache_bytes: int = Field(default=512 << 20, ge=0, description="memory for the prefixes of earlier requests")
     warm_prefix_bytes: int = Field(default=64 << 20, ge=0, description="of them, what is kept on disk for a restart")
@@ -106,8 +113,10 @@ class Model(Section):
         default=3, ge=0, le=8, description="most tokens guessed ahead on an idle machine; 0: none"
     )
     lora: list[Lora] = Field(default=[], description="LoRA adapters applied to every answer")
-    n_gpu_layers: int = Field(default=0, ge=-1, description="layers put on a GPU; -1: all")
-    n_threads: int | None = Field(default=None, ge=1, description="threads; null: every core this process may use")
+    n_gpu_layers: int | None = Field(
+        default=None, ge=-1, description="layers put on a GPU; -1: all; null: as many as fit"
+    )
+    n_threads: int | None = Field(default=None, ge=1, description="threads; null: as many as are fastest here")
     max_tokens: int = Field(default=512, ge=1, description="longest answer")
     temperature: float = Field(default=0.7, ge=0, le=2, description="0 takes the likeliest token always")
     top_p: float = Field(default=0.9, gt=0, le=1, description="nucleus sampling")
@@ -124,6 +133,13 @@ class Llm(Section):
 
     models: dict[str, Model] = Field(default_factory=lambda: {"default": Model()}, min_length=1)
     default_model: str = Field(default="default", description="the model that answers in conversations")
+    tuning_folder: str | None = Field(
+        default=None, description="where measurements of models on this machine are kept; null: `tuning` in the home"
+    )
+
+    def tunings(self) -> Path:
+        """The folder of measurements."""
+        return Path(self.tuning_folder).expanduser() if self.tuning_folder else home() / "tuning"
 
 
 class Cluster(Section):

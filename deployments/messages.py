@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 
@@ -11,6 +12,24 @@ class TurnOffer:
     """The Gateway to a Model replica: write this answer, if nobody else has begun to."""
 
     message_id: UUID
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A Model replica to the Gateway: what it runs and how. `weights` is their format; `measured` says what was tried
+    on its machine, with gains and losses; `engine` has the engine's counters."""
+
+    model_id: str
+    name: str
+    file: str
+    weights: str
+    max_sequence_tokens: int
+    max_slots: int
+    n_threads: int
+    n_gpu_layers: int
+    hardware: dict[str, Any]
+    measured: dict[str, Any]
+    engine: dict[str, Any]
 
 
 def model_app(model_id: str) -> str:

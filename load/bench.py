@@ -75,12 +75,12 @@ class People:
             return [chat for result in results for chat in result]
 
 
-def measure(admin: Client, model: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def measure(admin: Client, environment: dict[str, str], max_tokens: int, plan: Plan) -> dict[str, Any]:
     """All figures. The product and the bare engine take turns: never do both compute."""
     rates: dict[str, list[float]] = {path: [] for path in PATHS}
     sides = {n: {"product": Side(), "direct": Side()} for n in CONCURRENCIES}
     people = People(admin)
-    with DirectEngine(model) as direct:
+    with DirectEngine(environment) as direct:
         _say("warming up")
         for side in (people, direct):
             side.run([["Say hello."]])
@@ -96,7 +96,7 @@ def measure(admin: Client, model: dict[str, Any], plan: Plan) -> dict[str, Any]:
     return {
         "cores": os.cpu_count(),
         "rounds": plan.rounds,
-        "max_tokens": model["max_tokens"],
+        "max_tokens": max_tokens,
         "chats": {str(n): _compared(sides[n]) for n in CONCURRENCIES},
         "requests_per_second": {path: _figure(values) for path, values in rates.items()},
         "connections": CONNECTIONS,
@@ -131,15 +131,15 @@ def table(figures: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _service(url: str | None) -> Iterator[tuple[Client, dict[str, Any]]]:
-    """The administrator's client, and the settings of the model that answers."""
+def _service(url: str | None) -> Iterator[tuple[Client, dict[str, str], int]]:
+    """The administrator's client, the service's environment, and its longest answer."""
     if url:
         name, password = os.environ.get("LOAD_ADMIN"), os.environ.get("LOAD_PASSWORD")
         if not (name and password):
             raise LoadError("with --url set LOAD_ADMIN and LOAD_PASSWORD to an administrator's name and password")
         admin = Client(url)
         admin.enter_as_admin(name, password)
-        yield admin, model_settings()
+        yield admin, dict(os.environ), model_settings()["max_tokens"]
         return
     _say("starting the product")
     with OwnProduct(RUSTYGPT__LLM__MODELS__default__MAX_TOKENS=str(MAX_TOKENS)) as product:
@@ -147,7 +147,7 @@ def _service(url: str | None) -> Iterator[tuple[Client, dict[str, Any]]]:
         if admin.is_set_up():
             raise LoadError("the product just started is set up already: another one answers in its place")
         admin.enter_as_admin("bench", secrets.token_urlsafe())
-        yield admin, model_settings(product.environment, product.folder)
+        yield admin, product.environment, MAX_TOKENS
 
 
 def _say(text: str) -> None:
@@ -168,8 +168,8 @@ def main() -> None:
     # Asked to end, it must still stop what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with _service(arguments.url) as (admin, model):
-            figures = measure(admin, model, QUICK if arguments.quick else FULL)
+        with _service(arguments.url) as (admin, environment, max_tokens):
+            figures = measure(admin, environment, max_tokens, QUICK if arguments.quick else FULL)
     except LoadError as error:
         sys.exit(f"bench: {error}")
     except KeyboardInterrupt:

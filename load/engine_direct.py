@@ -2,8 +2,8 @@
 
     python -m load.engine_direct
 
-Standard input: one line with the model's settings, as `rustygpt config show` has them; then a line for each
-job: a list of lanes, each a list of questions. Standard output: `ready`, then a line for each job: its chats.
+It takes the configuration from its environment, as the product does. Standard input: a line for each job: a list of
+lanes, each a list of questions. Standard output: `ready`, then a line for each job: its chats.
 It computes only during a job, and ends with its input.
 """
 
@@ -18,10 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from deployments.model.engine import Engine, EngineOptions, Finish, GenerationRequest
+from deployments.config import Model, load_settings
+from deployments.model.engine import Engine, Finish, GenerationRequest
+from deployments.model.loading import load
 from load.client import GOOD_ENDS, LoadError
 from load.figures import Chat
-from load.models import bundled_model
 
 Lanes = list[list[str]]
 
@@ -29,16 +30,17 @@ Lanes = list[list[str]]
 class DirectEngine:
     """The other side of the pipe: starts the process and gives it jobs."""
 
-    def __init__(self, model: dict[str, Any]) -> None:
+    def __init__(self, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "load.engine_direct"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=environment,
             cwd=Path(__file__).parents[1],
             start_new_session=True,  # Ctrl-C is for the driver, which then closes the pipe
         )
-        self._exchange(model)
+        self._answer()
 
     def run(self, lanes: Lanes) -> list[Chat]:
         """All lanes at once, the questions of a lane one after another."""
@@ -59,24 +61,20 @@ class DirectEngine:
 
     def _exchange(self, message: object) -> Any:
         assert self._process.stdin
-        assert self._process.stdout
         self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
         if not (line := self._process.stdout.readline()):
             raise LoadError(f"the engine's process ended with code {self._process.wait()}")
         return json.loads(line)
 
 
-def _engine(model: dict[str, Any]) -> Engine:
-    sizes = {key: model[key] for key in ("max_sequence_tokens", "max_slots", "n_gpu_layers")}
-    threads = {"n_threads": model["n_threads"]} if model["n_threads"] else {}
-    path = bundled_model() if model["path"] == "bundled" else Path(model["path"]).expanduser()
-    return Engine(path, EngineOptions(**sizes, **threads))
-
-
-async def _chat(engine: Engine, model: dict[str, Any], question: str) -> Chat:
-    system = [{"role": "system", "content": model["system_prompt"]}] if model["system_prompt"] else []
-    sampling = {key: model[key] for key in ("max_tokens", "temperature", "top_p", "top_k", "repeat_penalty")}
+async def _chat(engine: Engine, model: Model, question: str) -> Chat:
+    system = [{"role": "system", "content": model.system_prompt}] if model.system_prompt else []
+    sampling = model.model_dump(include={"max_tokens", "temperature", "top_p", "top_k", "repeat_penalty"})
     started, first_token = time.perf_counter(), 0.0
     prompt = engine.render_chat([*system, {"role": "user", "content": question}])
     async for item in engine.generate(GenerationRequest(tuple(prompt), **sampling)):
@@ -89,7 +87,7 @@ async def _chat(engine: Engine, model: dict[str, Any], question: str) -> Chat:
     raise AssertionError("a generation ends with a Finish")
 
 
-async def _job(engine: Engine, model: dict[str, Any], lanes: Lanes) -> list[Chat]:
+async def _job(engine: Engine, model: Model, lanes: Lanes) -> list[Chat]:
     async def one_after_another(questions: list[str]) -> list[Chat]:
         return [await _chat(engine, model, question) for question in questions]
 
@@ -99,8 +97,9 @@ async def _job(engine: Engine, model: dict[str, Any], lanes: Lanes) -> list[Chat
 
 def main() -> None:
     """Works until its input ends."""
-    model = json.loads(sys.stdin.readline())
-    engine = _engine(model)
+    llm = load_settings().llm
+    model = llm.models[llm.default_model]
+    engine = load(llm, model).engine
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(

@@ -25,20 +25,15 @@ RUSTYGPT = [sys.executable, "-m", "cli"]
 
 def own_environment(home: Path, **settings: str) -> dict[str, str]:
     """This process's environment with none of its settings of the product, but those given."""
+    # Measured once a machine, not once a run.
+    tuning = {"RUSTYGPT__LLM__TUNING_FOLDER": str(Path(tempfile.gettempdir()) / "rustygpt-tuning")}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RUSTYGPT", "RAY_", "DATABASE_URL"))}
-    return kept | {"RUSTYGPT_HOME": str(home), "PYTHONUNBUFFERED": "1"} | settings
+    return kept | {"RUSTYGPT_HOME": str(home), "PYTHONUNBUFFERED": "1"} | tuning | settings
 
 
-def model_settings(environment: dict[str, str] | None = None, folder: Path | None = None) -> dict[str, Any]:
-    """Settings of the model that answers in conversations, as the product itself sees them."""
-    shown = subprocess.run(
-        [*RUSTYGPT, "config", "show"],
-        env=environment,
-        cwd=folder,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def model_settings() -> dict[str, Any]:
+    """Settings of the model that answers in conversations, as a product of this shell sees them."""
+    shown = subprocess.run([*RUSTYGPT, "config", "show"], check=True, stdout=subprocess.PIPE, text=True)
     llm = yaml.safe_load(shown.stdout)["llm"]
     return llm["models"][llm["default_model"]]
 

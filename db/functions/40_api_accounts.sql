@@ -100,6 +100,15 @@ $$;
 create or replace function rustygpt.end_session(p_session bytea) returns void
 language sql volatile as $$ delete from rustygpt.sessions where token_hash = p_session $$;
 
+-- For what is outside the database and only administrators may see.
+create or replace function rustygpt.api_require_admin(p_session bytea) returns void
+language plpgsql volatile as $$
+begin
+    perform rustygpt.sign_in(p_session);
+    perform rustygpt.require_admin();
+end
+$$;
+
 create or replace function rustygpt.api_create_user(
     p_session bytea, p_username text, p_email text, p_password_hash text, p_display_name text, p_is_admin boolean
 ) returns json language plpgsql volatile as $$

@@ -14,6 +14,7 @@ from deployments.gateway.auth.cookies import require_csrf
 from deployments.gateway.conversations import routes as conversations
 from deployments.gateway.health import routes as health
 from deployments.gateway.middleware import BodyLimit, RequestEnvelope
+from deployments.gateway.models import routes as models
 from deployments.gateway.services import Services
 from deployments.gateway.threads import routes as threads
 from deployments.gateway.users import routes as users
@@ -48,7 +49,7 @@ def build_app(services: Services) -> FastAPI:
     app.add_middleware(RequestEnvelope)
     app.include_router(health.router)
     app.include_router(auth.public)
-    for router in (auth.private, users.router, conversations.router, threads.router):
+    for router in (auth.private, users.router, conversations.router, threads.router, models.router):
         app.include_router(router, dependencies=[Depends(require_csrf)])
 
     @app.get("/", include_in_schema=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +17,9 @@ import psutil
 
 from deployments.haproxy import free_port
 
+# How the machine runs the model is measured once a run.
+TUNING = Path(tempfile.mkdtemp(prefix="rgpt-tuning-"))
+atexit.register(shutil.rmtree, TUNING, ignore_errors=True)
 RUSTYGPT = [sys.executable, "-m", "cli"]
 START_SECONDS = 300.0
 
@@ -21,7 +27,8 @@ START_SECONDS = 300.0
 def environment(home: Path, **extra: str) -> dict[str, str]:
     """This process's environment without settings of its own, for a product whose data lie in `home`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RUSTYGPT", "RAY_", "DATABASE_URL"))}
-    return kept | {"RUSTYGPT_HOME": str(home), "PYTHONUNBUFFERED": "1"} | extra
+    own = {"RUSTYGPT_HOME": str(home), "RUSTYGPT__LLM__TUNING_FOLDER": str(TUNING), "PYTHONUNBUFFERED": "1"}
+    return kept | own | extra
 
 
 class Product:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,8 @@ def engine() -> Iterator[Engine]:
     engine.close()
 
 
-def options(**changes: int) -> EngineOptions:
-    values: dict[str, int] = {"max_sequence_tokens": 512, "max_slots": 4, "prefix_cache_bytes": 64 << 20}
+def options(**changes: Any) -> EngineOptions:
+    values: dict[str, Any] = {"max_sequence_tokens": 512, "max_slots": 4, "prefix_cache_bytes": 64 << 20}
     return EngineOptions(**(values | changes))
 
 

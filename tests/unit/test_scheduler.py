@@ -18,7 +18,7 @@ from deployments.model.engine.request import GenerationRequest
 from deployments.model.engine.sampler import Sampler
 from deployments.model.engine.scheduler import Scheduler
 from deployments.model.engine.sequence import Sequence, Slot
-from deployments.model.engine.step_times import LEAST_CHUNK_TOKENS, StepTimes
+from deployments.model.engine.step_times import SHORT_PROMPT_TOKENS, StepTimes
 from deployments.model.engine.vocabulary import Vocabulary
 
 
@@ -31,7 +31,7 @@ def sequence(vocabulary: Vocabulary, user: str, tokens: int = 10, arrived: float
     request = GenerationRequest(tuple(range(tokens)), user=user)
     loop = asyncio.new_event_loop()
     loop.close()
-    made = Sequence(request, Detokenizer(vocabulary.pieces, ()), Sampler(request, vocabulary), 100, loop)
+    made = Sequence(request, Detokenizer(vocabulary.pieces, ()), Sampler(request, vocabulary), 5000, loop)
     made.arrived = time.monotonic() if arrived is None else arrived
     return made
 
@@ -109,7 +109,7 @@ def test_youngest_of_many_gives_way_to_a_user_who_has_none(vocabulary: Vocabular
     scheduler.waiting.append(sequence(vocabulary, "other", arrived=time.monotonic() - 30))
     victim = scheduler.victim()
     assert victim is scheduler.running[1]
-    scheduler.preempt(victim)
+    scheduler.preempt(scheduler.running[1])
     assert scheduler.victim() is None, "there is a free slot now"
     assert scheduler.fair_order()[0].user == "other"
 
@@ -128,16 +128,22 @@ def test_waits_for_a_prefix_that_is_being_computed_and_only_then(vocabulary: Voc
 
 
 @settings(max_examples=100, deadline=None)
-@given(lengths=st.lists(st.integers(2, 300), max_size=8), budget=st.integers(0, 600))
-def test_prefill_plan_keeps_the_budget_and_uses_it(vocabulary: Vocabulary, lengths: list[int], budget: int) -> None:
+@given(lengths=st.lists(st.integers(2, 900), max_size=8), budget=st.integers(0, 600), long_budget=st.integers(0, 600))
+def test_prefill_plan_keeps_the_budgets_and_uses_them(
+    vocabulary: Vocabulary, lengths: list[int], budget: int, long_budget: int
+) -> None:
     slots = [Slot(i) for i in range(8)]
     scheduler = Scheduler(slots)
     for slot, length in zip(slots, lengths, strict=False):
         one = sequence(vocabulary, "", tokens=length)
         scheduler.waiting.append(one)
         give(scheduler, one, slot)
-    plan = scheduler.prefill_plan(budget)
-    assert sum(count for _, count in plan) == min(budget, sum(lengths))
+    plan = scheduler.prefill_plan(budget, long_budget)
+    long = sum(count for one, count in plan if one.prefill_tokens > SHORT_PROMPT_TOKENS)
+    short_wanted = sum(length for length in lengths if length <= SHORT_PROMPT_TOKENS)
+    assert sum(count for _, count in plan) <= budget
+    assert long <= long_budget
+    assert sum(count for _, count in plan) >= min(budget, short_wanted)
     assert all(0 < count <= one.missing_tokens for one, count in plan)
     assert len({id(one) for one, _ in plan}) == len(plan)
 
@@ -150,21 +156,32 @@ def test_long_prompt_is_not_overtaken_for_ever(vocabulary: Vocabulary) -> None:
     for one, slot in ((new, slots[0]), (old, slots[1])):
         scheduler.waiting.append(one)
         give(scheduler, one, slot)
-    assert scheduler.prefill_plan(100)[0][0] is old
+    assert scheduler.prefill_plan(100, 100)[0][0] is old
 
 
 def test_prefill_budget_follows_measured_times() -> None:
     times = StepTimes(16)
-    assert times.prefill_budget(0, 512) == 512, "nobody waits for a token"
+    assert times.prefill_budget(0, 512) == (512, 512), "nobody waits for a token"
     for _ in range(30):
         times.learn(8, 0, 0.040)
-        times.learn(0, 100, 0.200)
-    # 1.7 times 40 ms leave 28 ms, in which 14 tokens of 2 ms fit: the least chunk is larger.
-    assert times.prefill_budget(8, 512) == LEAST_CHUNK_TOKENS
+        times.learn(8, 20, 0.080)
+    # Gaps of 60 ms for short prompts leave 20 ms, in which 10 tokens of 2 ms fit; 1.7 times 40 ms leave 28 ms.
+    assert times.prefill_budget(8, 512) == (14, 14)
     for _ in range(60):
-        times.learn(0, 100, 0.050)
-    assert 40 <= times.prefill_budget(8, 512) <= 60
-    assert times.prefill_budget(8, 20) == 20
+        times.learn(8, 20, 0.050)
+    short, long = times.prefill_budget(8, 512)
+    assert 40 <= long <= 60
+    assert short >= long
+    assert times.prefill_budget(8, 20) == (20, 20)
+
+
+def test_short_prompts_may_hold_up_fast_streams_a_little() -> None:
+    times = StepTimes(16)
+    for _ in range(30):
+        times.learn(4, 0, 0.010)
+        times.learn(4, 50, 0.035)
+    short, long = times.prefill_budget(4, 512)
+    assert (short, long) == (99, 39)
 
 
 def test_drafts_pay_only_where_rows_are_cheap() -> None:

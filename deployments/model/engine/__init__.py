@@ -11,6 +11,7 @@ from deployments.model.engine.errors import (
     QueueFull,
 )
 from deployments.model.engine.generation import Generation
+from deployments.model.engine.hardware import detect_hardware
 from deployments.model.engine.model_file import check_model_file
 from deployments.model.engine.request import (
     EngineOptions,
@@ -20,7 +21,9 @@ from deployments.model.engine.request import (
     TokenDelta,
     TokenLogprob,
 )
+from deployments.model.engine.sizes import ModelShape, choose_sizes
 from deployments.model.engine.stats import EngineStats
+from deployments.model.engine.tuning import Tuning, Tunings
 
 __all__ = [
     "Engine",
@@ -33,11 +36,16 @@ __all__ = [
     "GenerationRequest",
     "InvalidRequest",
     "ModelFileError",
+    "ModelShape",
     "NoEmbeddings",
     "PromptRefused",
     "PromptTooLong",
     "QueueFull",
     "TokenDelta",
     "TokenLogprob",
+    "Tuning",
+    "Tunings",
     "check_model_file",
+    "choose_sizes",
+    "detect_hardware",
 ]

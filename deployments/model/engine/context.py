@@ -12,7 +12,7 @@ from deployments.model.engine.model_file import last_errors
 from deployments.model.engine.request import EngineOptions
 from deployments.model.engine.speculation import MOST_DRAFTING_SEQUENCES
 
-FLASH_ATTENTION_ON = 1
+FLASH_ATTENTION_OFF, FLASH_ATTENTION_ON = 0, 1
 
 
 def open_context(model: ctypes.c_void_p, options: EngineOptions, sequence_tokens: int) -> ctypes.c_void_p:
@@ -20,13 +20,13 @@ def open_context(model: ctypes.c_void_p, options: EngineOptions, sequence_tokens
     no memory for it, ModelFileError when an adapter does not fit the model."""
     params = llama.llama_context_default_params()
     params.n_ctx = options.max_slots * sequence_tokens
-    params.n_batch = params.n_ubatch = options.n_batch
+    params.n_batch, params.n_ubatch = options.n_batch, min(options.n_batch, options.n_ubatch)
     params.n_seq_max = options.max_slots
     params.n_outputs_max = most_outputs(options)
     params.n_threads = params.n_threads_batch = options.n_threads
-    params.kv_unified = False
+    params.kv_unified = options.kv_unified
     # Without it the values' cells lie transposed, and a sequence cannot be copied in few pieces.
-    params.flash_attn_type = FLASH_ATTENTION_ON
+    params.flash_attn_type = FLASH_ATTENTION_ON if options.flash_attention else FLASH_ATTENTION_OFF
     params.no_perf = True
     context = llama.llama_init_from_model(model, params)
     if not context:

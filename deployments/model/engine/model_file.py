@@ -35,6 +35,31 @@ def _start_backend() -> Any:
 def check_model_file(path: Path) -> None:
     """Raises ModelFileError when `path` is no GGUF model that llama.cpp can load: missing, a folder, unreadable,
     of another format, damaged or cut off. Reads the file's head only."""
+    read_metadata(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """All that a GGUF file says of itself, read without its weights. Raises ModelFileError as `check_model_file`."""
+    _check_magic(path)
+    params = llama.llama_model_default_params()
+    params.vocab_only = True
+    model = _load(path, params)
+    try:
+        places = range(llama.llama_model_meta_count(model))
+        return {_text(llama.llama_model_meta_key_by_index, model, i): _value(model, i) for i in places}
+    finally:
+        llama.llama_model_free(model)
+
+
+def load_model(path: Path, n_gpu_layers: int) -> ctypes.c_void_p:
+    """Loads the weights. Raises ModelFileError with llama.cpp's reason."""
+    check_model_file(path)
+    params = llama.llama_model_default_params()
+    params.n_gpu_layers = n_gpu_layers
+    return _load(path, params)
+
+
+def _check_magic(path: Path) -> None:
     if not path.exists():
         raise ModelFileError(f"model file {path} does not exist")
     if not path.is_file():
@@ -46,17 +71,6 @@ def check_model_file(path: Path) -> None:
         raise ModelFileError(f"model file {path} cannot be read: {error.strerror}") from error
     if magic != b"GGUF":
         raise ModelFileError(f"{path} is not a GGUF file (it does not begin with the letters GGUF)")
-    params = llama.llama_model_default_params()
-    params.vocab_only = True
-    llama.llama_model_free(_load(path, params))
-
-
-def load_model(path: Path, n_gpu_layers: int) -> ctypes.c_void_p:
-    """Loads the weights. Raises ModelFileError with llama.cpp's reason."""
-    check_model_file(path)
-    params = llama.llama_model_default_params()
-    params.n_gpu_layers = n_gpu_layers
-    return _load(path, params)
 
 
 def _load(path: Path, params: Any) -> ctypes.c_void_p:
@@ -72,9 +86,20 @@ def _load(path: Path, params: Any) -> ctypes.c_void_p:
 
 def metadata(model: ctypes.c_void_p, key: str) -> str | None:
     """A string of the file's metadata, or None."""
-    size = llama.llama_model_meta_val_str(model, key.encode(), None, 0)
-    if size < 0:
+    try:
+        return _text(llama.llama_model_meta_val_str, model, key.encode())
+    except KeyError:
         return None
+
+
+def _value(model: ctypes.c_void_p, place: int) -> str:
+    return _text(llama.llama_model_meta_val_str_by_index, model, place)
+
+
+def _text(read: Any, model: ctypes.c_void_p, key: bytes | int) -> str:
+    size = read(model, key, None, 0)
+    if size < 0:
+        raise KeyError(key)
     buffer = ctypes.create_string_buffer(size + 1)
-    llama.llama_model_meta_val_str(model, key.encode(), buffer, size + 1)
+    read(model, key, buffer, size + 1)
     return buffer.value.decode("utf-8", "replace")

@@ -1,0 +1,186 @@
+"""Measures how a model runs best on this machine.
+
+    python -m deployments.model.engine.autotune MODEL RESULT auto|as_is
+
+First the weights, then one setting after another with those that were found before, each against the default in turns.
+A default stays unless another is better by more than the machine's noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+from deployments.model.engine.errors import EngineError
+from deployments.model.engine.hardware import detect_hardware, usable_cores
+from deployments.model.engine.probe import ROWS, Speed, probe
+from deployments.model.engine.quality import MOST_DIVERGENCE_NATS, MOST_PERPLEXITY_CHANGE, Quality, compare
+from deployments.model.engine.tuning import GIVEN, Tuning, save
+from deployments.model.engine.weights import FORMATS, requantise, weight_count
+
+# A setting other than the default must be faster by so much.
+NOISE = 1.05
+# Other weights must be worth the disk and the memory they take, and one person alone may not lose more than this:
+# drafts win it back (speculation.py).
+LEAST_GAIN, LEAST_ALONE = 1.15, 0.85
+# A model that reads the text of quality.py slower than this is too large to be measured, or to gain.
+SLOWEST_PREFILL_SECONDS = 0.05
+TURNS = 2
+PROBE_SIZES: dict[str, Any] = {"max_slots": max(ROWS), "max_sequence_tokens": 256}
+
+
+class Autotune:
+    """One search."""
+
+    def __init__(self, model: Path, result: Path) -> None:
+        self._model = model
+        self._result = result
+        self._options: dict[str, Any] = PROBE_SIZES | {"n_threads": usable_cores()}
+        self._file = model
+        self._wait_policy = "default"
+
+    def run(self, may_requantise: bool) -> Tuning:
+        """Measures everything. Raises EngineError when the model does not even run as it is."""
+        began = time.monotonic()
+        chosen, weights = GIVEN, {"policy": "as_is"}
+        if may_requantise:
+            chosen, weights = self._choose_weights()
+        settings: list[dict[str, Any]] = []
+        for name, values, competitors in self._settings():
+            settings += [self._try(name, value, competitors) for value in values]
+        return Tuning(
+            format=chosen,
+            weights=None if self._file == self._model else self._file,
+            wait_policy=self._wait_policy,
+            n_threads=self._options["n_threads"],
+            n_ubatch=self._options.get("n_ubatch", 512),
+            kv_unified=self._options.get("kv_unified", False),
+            flash_attention=self._options.get("flash_attention", True),
+            measured={"weights": weights, "settings": settings, "seconds": round(time.monotonic() - began, 1)},
+        )
+
+    def _settings(self) -> list[tuple[str, list[Any], tuple[bool, ...]]]:
+        """Names, values to try, and whether without or also with a competitor for the cores."""
+        cores = usable_cores()
+        threads = sorted({max(1, cores // 2), max(1, cores - 1)} - {cores})
+        return [
+            ("wait_policy", ["passive"], (False, True)),
+            ("n_threads", threads, (False, True)),
+            ("n_ubatch", [256, 128], (False,)),
+            ("flash_attention", [False], (False,)),
+            ("kv_unified", [True], (False,)),
+        ]
+
+    def _try(self, name: str, value: Any, competitors: tuple[bool, ...]) -> dict[str, Any]:
+        """Keeps a setting when it is better."""
+        settings = {"wait_policy": self._wait_policy, **self._options}
+        ratios: list[float] = []
+        for competitor in competitors:
+            base, found = (self._speed(tried, competitor) for tried in (settings, settings | {name: value}))
+            if base is None or found is None:
+                return {"setting": name, "value": value, "fault": "it does not run that way here"}
+            ratios.append(_overall(found) / _overall(base))
+        ratio = geometric_mean(ratios)
+        if kept := ratio > NOISE:
+            settings |= {name: value}
+            self._wait_policy = settings.pop("wait_policy")
+            self._options = settings
+        return {"setting": name, "value": value, "speed": round(ratio, 3), "kept": kept}
+
+    def _speed(self, settings: dict[str, Any], competitor: bool) -> Speed | None:
+        options = dict(settings)
+        return probe(self._file, options, options.pop("wait_policy"), competitor)
+
+    def _choose_weights(self) -> tuple[str, dict[str, Any]]:
+        given = probe(self._model, self._options, "default")
+        if given is None:
+            raise EngineError(f"{self._model} cannot be run on this machine")
+        report: dict[str, Any] = {"policy": "auto", "bound": _bound(), "versions": {}}
+        if given.prefill > SLOWEST_PREFILL_SECONDS:
+            return GIVEN, report | {"reason": "the model is too large for this machine to compare versions of it"}
+        made = self._make_versions(report["versions"])
+        if not made:
+            return GIVEN, report | {"reason": "there is no room for another version"}
+        qualities = compare(self._model, made, usable_cores())
+        for name, quality in qualities.items():
+            report["versions"][name] |= _quality_figures(quality)
+        good = {name: file for name, file in made.items() if qualities[name].is_within_bound}
+        speeds: dict[str, list[Speed]] = {name: [] for name in (GIVEN, *good)}
+        for _ in range(TURNS):
+            for name in speeds:
+                if speed := probe(good.get(name, self._model), self._options, "default"):
+                    speeds[name].append(speed)
+        gains = {name: _gains(speeds[name], speeds[GIVEN]) for name in good if speeds[name]}
+        for name, gain in gains.items():
+            report["versions"][name]["gain"] = {str(rows): round(value, 2) for rows, value in gain.items()}
+        worthy = {
+            name: overall
+            for name, gain in gains.items()
+            if gain[1] >= LEAST_ALONE and (overall := geometric_mean(gain.values())) >= LEAST_GAIN
+        }
+        best = max(worthy, key=lambda name: worthy[name], default=GIVEN)
+        for name, file in made.items():
+            if name != best:
+                file.unlink()
+        self._file = made.get(best, self._model)
+        reason = "the fastest version within the bound" if worthy else "no version within the bound is faster"
+        return best, report | {"reason": reason}
+
+    def _make_versions(self, report: dict[str, Any]) -> dict[str, Path]:
+        made: dict[str, Path] = {}
+        count = weight_count(self._model)
+        # The given model, the version and their contexts are in memory at once.
+        room = detect_hardware().spendable_bytes - self._model.stat().st_size
+        for wanted in FORMATS:
+            needed = int(count * wanted.bytes_per_weight)
+            free = os.statvfs(self._result.parent)
+            if needed > room / 2 or needed > free.f_bavail * free.f_frsize * 0.8:
+                report[wanted.name] = {"fault": f"no room for its {needed >> 20} MiB"}
+                continue
+            file = self._result.with_name(f"{self._result.stem}-{wanted.name}.gguf")
+            try:
+                requantise(self._model, file, wanted, usable_cores())
+            except EngineError as error:
+                report[wanted.name] = {"fault": str(error)}
+                continue
+            report[wanted.name] = {"bytes": file.stat().st_size}
+            made[wanted.name] = file
+        return made
+
+
+def _overall(speed: Speed) -> float:
+    return geometric_mean(speed.tokens_per_second(rows) for rows in ROWS)
+
+
+def _gains(found: list[Speed], base: list[Speed]) -> dict[int, float]:
+    def middle(speeds: list[Speed], rows: int) -> float:
+        return median(speed.tokens_per_second(rows) for speed in speeds)
+
+    return {rows: middle(found, rows) / middle(base, rows) for rows in ROWS}
+
+
+def _bound() -> dict[str, float]:
+    return {"perplexity_change": MOST_PERPLEXITY_CHANGE, "divergence_nats": MOST_DIVERGENCE_NATS}
+
+
+def _quality_figures(quality: Quality) -> dict[str, Any]:
+    figures = {name: round(value, 4) for name, value in dataclasses.asdict(quality).items()}
+    return figures | {"within_bound": quality.is_within_bound}
+
+
+def main() -> None:
+    """Writes the result's file; ends with 1 and a line of why when it cannot."""
+    model, result, policy = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    try:
+        save(Autotune(model, result).run(policy == "auto"), result)
+    except (EngineError, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
