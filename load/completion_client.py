@@ -48,8 +48,17 @@ class CompletionClient:
 
     async def stream(self, prompt: Sequence[int], tokens: int, sampling: dict[str, Any], user: str = "") -> Stream:
         """Asks for exactly `tokens` tokens. Raises LoadError when they do not come."""
-        body = {"prompt": list(prompt), "n_predict": tokens, "user": user} | COMMON | sampling
         result = Stream(time.perf_counter())
+        await self.fill(result, prompt, tokens, sampling, user)
+        if result.tokens != tokens or not result.pieces:
+            raise LoadError(f"{result.tokens} tokens came instead of {tokens}")
+        return result
+
+    async def fill(
+        self, result: Stream, prompt: Sequence[int], tokens: int, sampling: dict[str, Any], user: str
+    ) -> None:
+        """The same, into a stream that the caller sees grow; may be cancelled."""
+        body = {"prompt": list(prompt), "n_predict": tokens, "user": user} | COMMON | sampling
         reader, writer = await self._send("POST", "/completion", orjson.dumps(body))
         try:
             # Both servers write an event in one piece, so that chunk sizes never cut a line.
@@ -64,9 +73,6 @@ class CompletionClient:
         finally:
             writer.close()
         result.ended = time.perf_counter()
-        if result.tokens != tokens or not result.pieces:
-            raise LoadError(f"{result.tokens} tokens came instead of {tokens}")
-        return result
 
     async def stats(self) -> dict[str, Any]:
         """The engine's counters (not llama-server's)."""

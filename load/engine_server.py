@@ -59,6 +59,8 @@ class EngineServer:
                 data |= {"tokens_predicted": item.completion_tokens, "tokens_cached": item.cached_tokens}
             else:
                 data["content"] = item.text
+            if writer.is_closing():
+                return  # the reader has left: leaving the generation ends it
             writer.write(b"data: " + orjson.dumps(data) + b"\n\n")
 
 

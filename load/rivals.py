@@ -71,5 +71,5 @@ def batched_bench(folder: Path, model: Path, concurrency: int, threads: int) -> 
     sizes = ["-npp", "60", "-ntg", "64", "-npl", str(concurrency), "-fa", "on", "-t", str(threads), "-b", "512"]
     done = subprocess.run([*command, *sizes], check=True, capture_output=True, text=True)
     rows = [re.findall(r"[\d.]+", line) for line in done.stdout.splitlines() if line.startswith("|")]
-    seconds = next(float(row[7]) for row in rows if len(row) >= 8 and row[2] == str(concurrency))
+    seconds = next(float(row[8]) for row in rows if len(row) == 10 and row[2] == str(concurrency))
     return 64 * concurrency / seconds

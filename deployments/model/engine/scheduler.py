@@ -40,6 +40,15 @@ class Scheduler:
             share[sequence.user] += 1
         return [turn[-1] for turn in sorted(turns)]
 
+    def has_turn(self, sequence: Sequence, matched_tokens: int, budget: int) -> bool:
+        """Whether this prompt can be begun in the next step, in which `budget` tokens of prompts are computed: not when
+        others that have slots need them all. A slot without a row would lie as a gap between those that have. Of long
+        prompts one is computed at a time; short ones pass it."""
+        prompts = [other for other in self.running if other.missing_tokens > 1]
+        if len(sequence.tokens) - matched_tokens > SHORT_PROMPT_TOKENS:
+            return all(other.prefill_tokens <= SHORT_PROMPT_TOKENS for other in prompts)
+        return sum(other.missing_tokens for other in prompts if other.prefill_tokens <= SHORT_PROMPT_TOKENS) < budget
+
     def awaits_prefix(self, sequence: Sequence, matched_tokens: int) -> bool:
         """Whether somebody is just now prefilling more of the sequence's tokens than are there already."""
         least = matched_tokens + LEAST_AWAITED_TOKENS
@@ -95,7 +104,7 @@ class Scheduler:
 
     def gap(self) -> tuple[Sequence, Slot] | None:
         """A running sequence at the end of the used slots, and the free slot among them that it should move to."""
-        if self.waiting or len(self.running) < 2:
+        if len(self.running) < 2:
             return None
         used = {sequence.slot.id for sequence in self.running if sequence.slot}
         low, high = min(used), max(used)

@@ -15,7 +15,7 @@ SHORT_GAP_SECONDS, SHORT_SLOWDOWN = 0.06, 1.25
 # noise), or to gaps that nobody sees.
 LONG_GAP_SECONDS, LONG_SLOWDOWN = 0.03, 1.7
 # With fewer tokens a step costs about as much as with these.
-LEAST_CHUNK_TOKENS = 8
+LEAST_CHUNK_TOKENS = 16
 
 
 @dataclass

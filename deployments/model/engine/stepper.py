@@ -112,12 +112,14 @@ class Stepper:
             cache.release(victim)
             scheduler.preempt(victim)
             self.counters.preemptions_total += 1
+        decoding = sum(sequence.missing_tokens == 1 for sequence in scheduler.running)
+        budget, _ = self._times.prefill_budget(decoding, self._batch.capacity)
         for sequence in scheduler.fair_order():
             free = scheduler.free_slots()
             if not free:
                 return
             matched, holders = cache.longest(sequence.tokens)
-            if scheduler.awaits_prefix(sequence, matched):
+            if not scheduler.has_turn(sequence, matched, budget) or scheduler.awaits_prefix(sequence, matched):
                 continue
             # The slot that holds its prefix, else one that holds nothing, else the one with the least to save.
             slot = min(free, key=lambda slot: (slot not in holders, len(slot.tokens), slot.id))
@@ -139,23 +141,27 @@ class Stepper:
             self.cache.move(sequence.slot, slot)
 
     def _fill_batch(self) -> list[_Row]:
-        """The rows of this step: all that decode, in the order of their slots, then prompts as far as the time
-        allows for which those who decode may be kept waiting."""
+        """The rows of this step: all that decode, and prompts as far as the time allows for which those who decode may
+        be kept waiting. In the order of their slots: where the next row's slot is not the next one, llama.cpp computes
+        the rest apart, and reads all weights once more for it."""
         batch = self._batch
         batch.clear()
+        decoding = [sequence for sequence in self.scheduler.running if sequence.missing_tokens == 1]
+        drafts = {sequence: self._draft(sequence, len(decoding)) for sequence in decoding}
+        room = batch.capacity - len(decoding) - sum(map(len, drafts.values()))
+        plan = dict(self.scheduler.prefill_plan(*self._times.prefill_budget(len(decoding), room)))
         rows: list[_Row] = []
-        decoding = {s.slot.id: s for s in self.scheduler.running if s.slot and s.missing_tokens == 1}
-        for slot, sequence in sorted(decoding.items()):
-            draft = self._draft(sequence, len(decoding))
-            tokens = [sequence.tokens[-1], *draft]
-            output = batch.add(slot, tokens, len(sequence.tokens) - 1, len(tokens))
-            rows.append(_Row(sequence, 1, draft, output))
-        for sequence, count in self.scheduler.prefill_plan(*self._times.prefill_budget(batch.n, batch.room)):
-            assert sequence.slot is not None
-            done = len(sequence.slot.tokens)
-            whole = done + count == len(sequence.tokens)
-            output = batch.add(sequence.slot.id, sequence.tokens[done : done + count], done, int(whole))
-            rows.append(_Row(sequence, count, [], output if whole else None))
+        for slot in self.slots:
+            if (sequence := slot.sequence) is None:
+                continue
+            done = len(slot.tokens)
+            if (draft := drafts.get(sequence)) is not None:
+                tokens = [sequence.tokens[-1], *draft]
+                rows.append(_Row(sequence, 1, draft, batch.add(slot.id, tokens, done, len(tokens))))
+            elif count := plan.get(sequence):
+                whole = done + count == len(sequence.tokens)
+                output = batch.add(slot.id, sequence.tokens[done : done + count], done, int(whole))
+                rows.append(_Row(sequence, count, [], output if whole else None))
         return rows
 
     def _draft(self, sequence: Sequence, decoding: int) -> list[int]:
