@@ -124,7 +124,7 @@ async def long_prompt_ratio(client: CompletionClient, prompts: Prompts) -> float
             group.create_task(client.fill(stream, prompt, RUNNING_TOKENS, SAMPLED, str(place)))
             for place, (stream, prompt) in enumerate(zip(streams, prompts.short(RUNNING), strict=True))
         ]
-        while not all(len(stream.pieces) > 20 for stream in streams):
+        while not all(len(stream.pieces) > 20 for stream in streams):  # noqa: ASYNC110 they set no event
             await asyncio.sleep(0.05)
         quiet_began = time.perf_counter()
         await asyncio.sleep(5.0)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +50,8 @@ class EngineServer:
             await self._complete(json.loads(body), writer)
         else:
             writer.write(json.dumps(asdict(self._engine.stats()) if path == "/stats" else {"status": "ok"}).encode())
-        await writer.drain()
+        with contextlib.suppress(ConnectionError):  # the reader has left
+            await writer.drain()
         writer.close()
 
     async def _complete(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:

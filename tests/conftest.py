@@ -11,8 +11,10 @@ import pytest
 
 from db.embedded import EmbeddedPostgres
 from db.pool import Database, Grant
+from deployments.config import bundled_model_file
+from deployments.model.engine import Tuning, Tunings
 from tests.support.person import PASSWORD, Person
-from tests.support.product import Product
+from tests.support.product import TUNING, Product
 
 _databases = itertools.count(1)
 
@@ -36,7 +38,13 @@ def postgres(run_home: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def product(run_home: Path, postgres: str) -> Iterator[Product]:
+def tuning() -> Tuning:
+    """How this machine runs the bundled model: measured once a run, found by every product."""
+    return Tunings(TUNING).obtain(bundled_model_file(), "auto")
+
+
+@pytest.fixture(scope="session")
+def product(run_home: Path, postgres: str, tuning: Tuning) -> Iterator[Product]:
     """The running product, set up with the administrator `admin`."""
     product = Product(run_home)
     product.start()

@@ -18,6 +18,7 @@ import pytest
 
 from db.embedded import EmbeddedPostgres
 from deployments.haproxy import free_port
+from deployments.model.engine import Tuning
 from tests.support.person import PASSWORD, Event, Person
 from tests.support.product import RUSTYGPT, Product, environment
 
@@ -26,7 +27,7 @@ LONG_QUESTION = "Write a long story about a ship and its crew."
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
+def home(tuning: Tuning) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="rgpt-test-"))
     folder.chmod(0o755)
     yield folder / "home"

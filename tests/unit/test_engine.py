@@ -17,6 +17,7 @@ from deployments.model.engine import (
     EngineOptions,
     Finish,
     GenerationRequest,
+    InvalidRequest,
     ModelFileError,
     PromptRefused,
     PromptTooLong,
@@ -125,6 +126,53 @@ async def test_shared_prefix_is_not_computed_again(engine: Engine) -> None:
 def test_prompt_that_leaves_no_room_is_refused(engine: Engine) -> None:
     with pytest.raises(PromptTooLong):
         engine.generate(GenerationRequest(tuple([1] * 2000)))
+
+
+def test_empty_prompt_is_refused(engine: Engine) -> None:
+    with pytest.raises(InvalidRequest, match="empty"):
+        engine.generate(GenerationRequest(()))
+
+
+def test_token_that_the_model_does_not_know_is_refused(engine: Engine) -> None:
+    for prompt in ((1, 10**6), (-1, 1)):
+        with pytest.raises(InvalidRequest):
+            engine.generate(GenerationRequest(prompt))
+
+
+async def test_answer_that_fills_the_context_ends_with_length(engine: Engine) -> None:
+    wanted = GenerationRequest(tuple(range(1000, 2000)), max_tokens=500, temperature=0, ignore_eos=True)
+    _, _, finish = await run(engine, wanted)
+    assert (finish.reason, finish.completion_tokens) == ("length", 24)
+
+
+async def test_drafts_and_prompts_that_end_in_one_step_fit_the_logits() -> None:
+    small = Engine(bundled_model_file(), EngineOptions(max_sequence_tokens=512, max_slots=4, draft_tokens=3))
+    repeated = tuple([*small.tokenize("one two three four. ")] * 12)
+
+    async def one(length: int, wait: float) -> Finish:
+        await asyncio.sleep(wait)
+        wanted = GenerationRequest(repeated[:length], max_tokens=60, temperature=0, repeat_penalty=1, ignore_eos=True)
+        return (await run(small, wanted))[2]
+
+    try:
+        for _ in range(3):
+            ends = await asyncio.gather(*(one(40 + i, 0.05 * i) for i in range(8)))
+            assert {finish.reason for finish in ends} == {"length"}
+        assert small.stats().accepted_tokens_total > 0
+        small.check()
+    finally:
+        small.close()
+
+
+async def test_drafts_do_not_change_what_greedy_says(engine: Engine) -> None:
+    plain = Engine(bundled_model_file(), EngineOptions(max_sequence_tokens=512, max_slots=1, draft_tokens=0))
+    try:
+        text = "Repeat three times: the quick brown fox jumps over the lazy dog."
+        with_drafts, without = [await run(e, request(e, text, max_tokens=30)) for e in (engine, plain)]
+        assert with_drafts[1][:20] == without[1][:20]
+        assert plain.stats().drafted_tokens_total == 0
+    finally:
+        plain.close()
 
 
 async def test_full_queue_is_refused() -> None:

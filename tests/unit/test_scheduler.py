@@ -18,7 +18,12 @@ from deployments.model.engine.request import GenerationRequest
 from deployments.model.engine.sampler import Sampler
 from deployments.model.engine.scheduler import Scheduler
 from deployments.model.engine.sequence import Sequence, Slot
-from deployments.model.engine.step_times import SHORT_PROMPT_TOKENS, StepTimes
+from deployments.model.engine.step_times import (
+    LEAST_CHUNK_TOKENS,
+    LEAST_LONG_CHUNK_TOKENS,
+    SHORT_PROMPT_TOKENS,
+    StepTimes,
+)
 from deployments.model.engine.vocabulary import Vocabulary
 
 
@@ -165,23 +170,15 @@ def test_prefill_budget_follows_measured_times() -> None:
     for _ in range(30):
         times.learn(8, 0, 0.040)
         times.learn(8, 20, 0.080)
-    # Gaps of 60 ms for short prompts leave 20 ms, in which 10 tokens of 2 ms fit; 1.7 times 40 ms leave 28 ms.
-    assert times.prefill_budget(8, 512) == (14, 14)
+        times.learn(8, 4, 0.080, is_long=True)
+    # Gaps of 60 ms leave 20 ms: ten short tokens of 2 ms, and never fewer than 16. Of a long prompt, whose tokens take
+    # 10 ms each, 1.7 times 40 ms leave room for two, and never fewer than 4.
+    assert times.prefill_budget(8, 512) == (LEAST_CHUNK_TOKENS, LEAST_LONG_CHUNK_TOKENS)
     for _ in range(60):
         times.learn(8, 20, 0.050)
-    short, long = times.prefill_budget(8, 512)
-    assert 40 <= long <= 60
-    assert short >= long
+        times.learn(8, 20, 0.060, is_long=True)
+    assert times.prefill_budget(8, 512) == (39, 27)
     assert times.prefill_budget(8, 20) == (20, 20)
-
-
-def test_short_prompts_may_hold_up_fast_streams_a_little() -> None:
-    times = StepTimes(16)
-    for _ in range(30):
-        times.learn(4, 0, 0.010)
-        times.learn(4, 50, 0.035)
-    short, long = times.prefill_budget(4, 512)
-    assert (short, long) == (99, 39)
 
 
 def test_drafts_pay_only_where_rows_are_cheap() -> None:

@@ -54,8 +54,7 @@ def _add_adapters(model: ctypes.c_void_p, context: ctypes.c_void_p, lora: tuple[
             reason = last_errors[0] if last_errors else "no such file"
             raise ModelFileError(f"LoRA adapter {path} cannot be used with this model: {reason}")
         adapters.append(adapter)
-    pointers = (ctypes.c_void_p * len(adapters))(*adapters)
+    pointers = (llama.llama_adapter_lora_p_ctypes * len(adapters))(*adapters)
     scales = (ctypes.c_float * len(adapters))(*(scale for _, scale in lora))
-    kind = ctypes.POINTER(llama.llama_adapter_lora_p_ctypes)
-    if llama.llama_set_adapters_lora(context, ctypes.cast(pointers, kind), len(adapters), scales) != 0:
+    if llama.llama_set_adapters_lora(context, pointers, len(adapters), scales) != 0:
         raise ModelFileError("the LoRA adapters do not fit this model")

@@ -17,7 +17,7 @@ from deployments.model.engine.chat_template import ChatTemplate
 from deployments.model.engine.context import open_context
 from deployments.model.engine.detokenizer import Detokenizer
 from deployments.model.engine.embedder import Embedder
-from deployments.model.engine.errors import EngineError, PromptTooLong
+from deployments.model.engine.errors import EngineError, InvalidRequest, PromptTooLong
 from deployments.model.engine.generation import Generation
 from deployments.model.engine.model_file import load_model, metadata
 from deployments.model.engine.prefix_file import load_prefixes, save_prefixes
@@ -61,7 +61,9 @@ class Engine:
     def generate(self, request: GenerationRequest) -> Generation:
         """Starts a generation. Raises InvalidRequest, PromptTooLong, QueueFull, EngineError when closed."""
         prompt = len(request.prompt_token_ids)
-        if not 0 < prompt < self.max_sequence_tokens:
+        if not prompt:
+            raise InvalidRequest("prompt_token_ids", "the prompt is empty")
+        if prompt >= self.max_sequence_tokens:
             raise PromptTooLong(prompt, self.max_sequence_tokens - 1)
         self.vocabulary.check(request.prompt_token_ids, "prompt_token_ids")
         self.vocabulary.check(request.produced_token_ids, "produced_token_ids")

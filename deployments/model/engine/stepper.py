@@ -22,7 +22,7 @@ from deployments.model.engine.scheduler import Scheduler
 from deployments.model.engine.sequence import Sequence, Slot
 from deployments.model.engine.speculation import MOST_DRAFTING_SEQUENCES
 from deployments.model.engine.stats import Counters
-from deployments.model.engine.step_times import StepTimes
+from deployments.model.engine.step_times import SHORT_PROMPT_TOKENS, StepTimes
 from deployments.model.engine.vocabulary import Vocabulary
 
 Item = tuple[Sequence, TokenDelta | Finish]
@@ -199,7 +199,8 @@ class Stepper:
                 self.cache.note(slot)
         decoded = self._batch.n - prefilled
         self.counters.prefill_tokens_total += prefilled
-        self._times.learn(decoded, prefilled, seconds)
+        is_long = any(row.tokens > 1 and row.sequence.prefill_tokens > SHORT_PROMPT_TOKENS for row in rows)
+        self._times.learn(decoded, prefilled, seconds, is_long)
         return seconds
 
     def _sample(self, rows: list[_Row]) -> list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]]:
