@@ -30,7 +30,7 @@ async def list_models(services: ServicesOf, session: SessionOf) -> ModelStates:
         models=[
             ModelState(
                 id=model_id,
-                status=str(getattr(statuses.get(model_app(model_id)), "status", "NOT_STARTED")),
+                status=statuses[model_app(model_id)].status.value if model_app(model_id) in statuses else "NOT_STARTED",
                 weights_policy=models[model_id].weights,
                 replica=asdict(description) if description else None,
             )
