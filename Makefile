@@ -44,7 +44,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help setup run chat test check fmt bench load clean
+.PHONY: help setup run chat test check fmt bench engine-bench load clean
 
 setup: $(VENV)/.run ## creates the environment
 
@@ -71,6 +71,9 @@ fmt: $(VENV)/.dev ## formats the code
 
 bench: $(VENV)/.dev ## measures the product beside the bare engine; ARGS=--quick
 	@$(BIN)/python -m load.bench $(ARGS)
+
+engine-bench: $(VENV)/.dev ## measures the engine beside llama.cpp's server; RIVALS=folder of load/build_rivals.sh
+	@$(BIN)/python -m load.engine_bench --rivals $(or $(RIVALS),$(error RIVALS=folder is needed: load/build_rivals.sh fills it)) $(ARGS)
 
 load: $(VENV)/.dev ## Locust against a running service; HOST=http://127.0.0.1:8000
 	@$(BIN)/locust -f load/locustfile.py --headless -u 8 -r 4 -t 30s --host $(or $(HOST),http://127.0.0.1:8000)

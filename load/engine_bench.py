@@ -50,7 +50,7 @@ class Plan:
     concurrencies: tuple[int, ...] = CONCURRENCIES
 
 
-FULL = Plan(rounds=6, shared_rounds=3, shared_concurrencies=CONCURRENCIES)
+FULL = Plan(rounds=4, shared_rounds=3, shared_concurrencies=(8, 32))
 QUICK = Plan(rounds=1, shared_rounds=1, shared_concurrencies=(32,))
 
 

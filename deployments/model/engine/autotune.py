@@ -18,7 +18,7 @@ from typing import Any
 
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.hardware import detect_hardware, usable_cores
-from deployments.model.engine.probe import ROWS, Speed, probe
+from deployments.model.engine.probe import PROBE_SECONDS, ROWS, Speed, probe
 from deployments.model.engine.quality import MOST_DIVERGENCE_NATS, MOST_PERPLEXITY_CHANGE, Quality, compare
 from deployments.model.engine.tuning import GIVEN, Tuning, save
 from deployments.model.engine.weights import FORMATS, requantise, weight_count
@@ -45,11 +45,14 @@ class Autotune:
         self._wait_policy = "default"
 
     def run(self, may_requantise: bool) -> Tuning:
-        """Measures everything. Raises EngineError when the model does not even run as it is."""
+        """Measures everything. Raises EngineError when the model does not even run as it is, or too slowly."""
         began = time.monotonic()
+        given = probe(self._model, self._options, "default")
+        if given is None:
+            raise EngineError(f"a first measurement failed or took longer than {PROBE_SECONDS:.0f} s")
         chosen, weights = GIVEN, {"policy": "as_is"}
         if may_requantise:
-            chosen, weights = self._choose_weights()
+            chosen, weights = self._choose_weights(given)
         settings: list[dict[str, Any]] = []
         for name, values, competitors in self._settings():
             settings += [self._try(name, value, competitors) for value in values]
@@ -96,10 +99,7 @@ class Autotune:
         options = dict(settings)
         return probe(self._file, options, options.pop("wait_policy"), competitor)
 
-    def _choose_weights(self) -> tuple[str, dict[str, Any]]:
-        given = probe(self._model, self._options, "default")
-        if given is None:
-            raise EngineError(f"{self._model} cannot be run on this machine")
+    def _choose_weights(self, given: Speed) -> tuple[str, dict[str, Any]]:
         report: dict[str, Any] = {"policy": "auto", "bound": _bound(), "versions": {}}
         if given.prefill > SLOWEST_PREFILL_SECONDS:
             return GIVEN, report | {"reason": "the model is too large for this machine to compare versions of it"}

@@ -59,7 +59,7 @@ def choose_sizes(
     """What fits, where nothing is given; what is given is taken as it is.
 
     The longest sequence follows the memory that the model leaves (8192 tokens from 4 GiB on, 4096 from 2, 2048 from 1,
-    else 1024), never beyond what the model was trained for; then as many slots as fit into half of it, at most 16.
+    else 1024), never beyond what the model was trained for; then as many slots as fit into a quarter of it, at most 16.
     """
     gib = hardware.memory_bytes / GIB
     batch = 1024 if gib >= 16 and hardware.cores > 4 else 512 if gib >= 8 else 256
@@ -72,7 +72,7 @@ def choose_sizes(
         sequence_tokens = max(1, min(fitting, model.trained_tokens))
     if slots is None:
         each = max(1, model.kv_token_bytes * sequence_tokens)
-        slots = max(1, min(MOST_SLOTS, int(left / 2 / each)))
+        slots = max(1, min(MOST_SLOTS, int(left / 4 / each)))
     return Sizes(batch, sequence_tokens, slots, layers)
 
 
