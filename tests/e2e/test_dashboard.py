@@ -36,6 +36,9 @@ def tool(name: str) -> str:
     return path
 
 
+GROWING = (("Logins per minute", "invalid_credentials"), ("Answers per minute", "stop"))
+
+
 class Prometheus:
     """A server of its own with the scrape configuration of k8s/, aimed at the given product."""
 
@@ -140,7 +143,10 @@ def shown(prometheus: Prometheus, admin: Person) -> Shown:
         while True:
             use(person, conversation)
             shown = {panel["title"]: shown_now(prometheus, panel) for panel in PANELS}
-            if not any(faults(panel, shown[panel["title"]]) for panel in PANELS) or time.monotonic() > deadline:
+            complete = not any(faults(panel, shown[panel["title"]]) for panel in PANELS)
+            # A counter that Prometheus sees for the first time has not grown yet.
+            grown = all(shown[title].get(legend, 0) > 0 for title, legend in GROWING)
+            if (complete and grown) or time.monotonic() > deadline:
                 return shown
 
 

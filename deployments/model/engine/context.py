@@ -25,7 +25,7 @@ def open_context(model: ctypes.c_void_p, options: EngineOptions, sequence_tokens
     params.n_outputs_max = most_outputs(options)
     params.n_threads = params.n_threads_batch = options.n_threads
     params.kv_unified = options.kv_unified
-    # On: decoding 8 to 32 short sequences is a tenth faster. Off: a long prompt in small pieces is (autotune.py decides).
+    # On: 8 to 32 short sequences decode a tenth faster. Off: a long prompt in small pieces does. Autotune decides.
     params.flash_attn_type = FLASH_ATTENTION_ON if options.flash_attention else FLASH_ATTENTION_OFF
     params.no_perf = True
     context = llama.llama_init_from_model(model, params)
