@@ -14,14 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import uvloop
 
-from deployments.model.engine import Tunings
+from deployments.model.engine import EngineOptions, Tunings
 from deployments.model.engine.hardware import usable_cores
 from deployments.model.engine.model_file import load_model
 from deployments.model.engine.vocabulary import Vocabulary
@@ -83,7 +83,7 @@ class Bench:
     @contextmanager
     def _servers(self, slots: int, sequence_tokens: int) -> Iterator[Clients]:
         options = {"max_slots": slots, "max_sequence_tokens": sequence_tokens}
-        tuned = options | {"n_ubatch": self._tuning.n_ubatch, "kv_unified": self._tuning.kv_unified}
+        tuned = asdict(self._tuning.applied(EngineOptions(**options)))
         with ExitStack() as stack:
             servers = {
                 "rival": llama_server(self._folder, self._given, slots, sequence_tokens, self._threads),

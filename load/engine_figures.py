@@ -131,10 +131,11 @@ async def long_prompt_ratio(client: CompletionClient, prompts: Prompts) -> float
         began = time.perf_counter()
         await client.stream(prompts.fresh(LONG_PROMPT_TOKENS), 1, SAMPLED, "long")
         ended = time.perf_counter()
-        if any(task.done() for task in running):
-            raise LoadError("running streams ended before the long prompt was computed")
+        ended_early = any(task.done() for task in running)
         for task in running:
             task.cancel()
+    if ended_early:
+        raise LoadError("running streams ended before the long prompt was computed")
     quiet = [gap for stream in streams for gap in stream.gaps(quiet_began, began)]
     disturbed = [gap for stream in streams for gap in stream.gaps(began, ended)]
     return percentile(disturbed, 0.99) / percentile(quiet, 0.99)

@@ -56,6 +56,8 @@ class ModelDeployment:
 
     def check_health(self) -> None:
         """Serve replaces a replica whose background work has stopped."""
+        if not self._loaded.engine.alive:
+            raise RuntimeError(f"the engine of {self._model_id} has stopped")
         for task in self._tasks:
             if task.done():
                 raise RuntimeError(f"background work of {self._model_id} has stopped") from task.exception()

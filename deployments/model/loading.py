@@ -41,13 +41,19 @@ class LoadedModel:
 
 def needs_measuring(llm: Llm, model: Model) -> bool:
     """Whether `measure` would take its time."""
-    return not model.n_gpu_layers and Tunings(llm.tunings()).find(model.file(), model.weights) is None
+    return not _uses_gpu(model) and Tunings(llm.tunings()).find(model.file(), model.weights) is None
 
 
 def measure(llm: Llm, model: Model) -> Tuning:
-    """How to run a model on this machine's processors, measured now or before. On a GPU that somebody has asked for,
-    llama.cpp's defaults."""
-    return Tuning() if model.n_gpu_layers else Tunings(llm.tunings()).obtain(model.file(), model.weights)
+    """How to run a model on this machine's processors, measured now or before. On a GPU, llama.cpp's defaults."""
+    return Tuning() if _uses_gpu(model) else Tunings(llm.tunings()).obtain(model.file(), model.weights)
+
+
+def _uses_gpu(model: Model) -> bool:
+    if model.n_gpu_layers is None:
+        # In this order: asking llama.cpp loads it, and then it is too late to choose how its threads wait.
+        return detect_hardware().gpu is not None and llama.llama_supports_gpu_offload()
+    return model.n_gpu_layers != 0
 
 
 def load(llm: Llm, model: Model) -> LoadedModel:
@@ -55,7 +61,7 @@ def load(llm: Llm, model: Model) -> LoadedModel:
     file = model.file()
     tuning = measure(llm, model)
     tuning.prepare_process()
-    options = tuning.applied(engine_options(model, file))
+    options = tuning.applied(engine_options(model, tuning.model_file(file)))
     if model.n_threads:
         options = dataclasses.replace(options, n_threads=model.n_threads)
     return LoadedModel(Engine(tuning.model_file(file), options), tuning, model)

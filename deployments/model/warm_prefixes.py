@@ -6,7 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from deployments.model.engine import Engine
+from deployments.model.engine import Engine, EngineError
 
 logger = logging.getLogger(__name__)
 
@@ -38,5 +38,5 @@ class WarmPrefixes:
             saved = stats.finished_total
             try:
                 await asyncio.to_thread(self._engine.save_prefixes, self._path, self._limit_bytes)
-            except OSError as error:
+            except (OSError, EngineError) as error:
                 logger.warning("warm prefixes cannot be kept: %s", error)

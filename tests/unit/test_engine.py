@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from deployments.config import bundled_model_file
 from deployments.model.engine import (
     Engine,
+    EngineError,
     EngineOptions,
     Finish,
     GenerationRequest,
@@ -173,6 +174,25 @@ async def test_drafts_do_not_change_what_greedy_says(engine: Engine) -> None:
         assert plain.stats().drafted_tokens_total == 0
     finally:
         plain.close()
+
+
+async def test_caller_who_gives_up_waiting_does_no_harm(engine: Engine) -> None:
+    busy = asyncio.create_task(run(engine, request(engine, "Tell me a long story.", max_tokens=60)))
+    await until(lambda: engine.stats().running == 1)
+    waiting = asyncio.create_task(engine.embed([1, 2, 3]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    assert (await busy)[2].completion_tokens > 0
+    assert engine.alive
+    assert (await run(engine, request(engine, "Say hello.", max_tokens=2)))[2].completion_tokens > 0
+
+
+async def test_closed_engine_refuses() -> None:
+    small = Engine(bundled_model_file(), EngineOptions(max_sequence_tokens=128, max_slots=1))
+    wanted = request(small, "Hello.")
+    small.close()
+    with pytest.raises(EngineError, match="closed"):
+        small.generate(wanted)
 
 
 async def test_full_queue_is_refused() -> None:

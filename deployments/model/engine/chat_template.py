@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from deployments.model.engine.errors import PromptRefused
+from deployments.model.engine.errors import ModelFileError, PromptRefused
 from deployments.model.engine.vocabulary import Vocabulary
 
 # ChatML: what a model without a template of its own gets; most instruction models have learnt it.
@@ -34,7 +34,10 @@ class ChatTemplate:
         )
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        self._template = environment.from_string(source or FALLBACK)
+        try:
+            self._template = environment.from_string(source or FALLBACK)
+        except jinja2.TemplateError as error:
+            raise ModelFileError(f"the model's chat template cannot be used: {error}") from error
         self._vocabulary = vocabulary
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:

@@ -33,14 +33,15 @@ class CoreSharing:
         self._busy, self._own = self._used_seconds()
 
     def threads(self) -> int:
-        """Threads to compute with now: as many as were given, less one for each core that others keep busy."""
+        """Threads to compute with now: as many as were given, and no more than cores that others do not keep busy."""
         now = time.monotonic()
         if (passed := now - self._read) >= PERIOD_SECONDS:
             busy, own = self._used_seconds()
             others = max(0.0, (busy - self._busy) - (own - self._own)) / passed
             self._others += (others - self._others) * MEMORY
             self._read, self._busy, self._own = now, busy, own
-        return max(1, self._most - int(self._others + 1 - TAKEN))
+        cores = len(self._cores) if self._cores else os.cpu_count() or self._most
+        return max(1, min(self._most, cores - int(self._others + 1 - TAKEN)))
 
     def pause(self) -> None:
         """This process rests: what others do meanwhile says nothing of what they will do when it works again."""

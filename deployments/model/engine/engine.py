@@ -19,7 +19,7 @@ from deployments.model.engine.detokenizer import Detokenizer
 from deployments.model.engine.embedder import Embedder
 from deployments.model.engine.errors import EngineError, InvalidRequest, PromptTooLong
 from deployments.model.engine.generation import Generation
-from deployments.model.engine.model_file import load_model, metadata
+from deployments.model.engine.model_file import digest, load_model, metadata
 from deployments.model.engine.prefix_file import load_prefixes, save_prefixes
 from deployments.model.engine.request import EngineOptions, GenerationRequest
 from deployments.model.engine.sampler import Sampler
@@ -39,6 +39,7 @@ class Engine:
     def __init__(self, model_path: Path, options: EngineOptions | None = None) -> None:
         self.options = options = options or EngineOptions()
         self._model = load_model(model_path, options.n_gpu_layers)
+        self._digest = digest(model_path)
         trained = llama.llama_model_n_ctx_train(self._model)
         self.max_sequence_tokens = min(options.max_sequence_tokens, trained)
         self.model_name = metadata(self._model, "general.name") or model_path.stem
@@ -60,6 +61,8 @@ class Engine:
 
     def generate(self, request: GenerationRequest) -> Generation:
         """Starts a generation. Raises InvalidRequest, PromptTooLong, QueueFull, EngineError when closed."""
+        if self._closed:
+            raise EngineError("the engine is closed")
         prompt = len(request.prompt_token_ids)
         if not prompt:
             raise InvalidRequest("prompt_token_ids", "the prompt is empty")
@@ -119,10 +122,12 @@ class Engine:
 
     def _fingerprint(self) -> str:
         """What two engines must share for the cells of one to be of use to the other."""
-        model = self._model
-        sizes = [llama.llama_model_size(model), llama.llama_model_n_params(model), llama.llama_model_n_layer(model)]
-        adapters = [(str(path), scale) for path, scale in self.options.lora]
-        return repr((self.model_name, sizes, self.vocabulary.size, adapters))
+        return repr((self._digest, [(digest(path), scale) for path, scale in self.options.lora]))
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still generate."""
+        return self._worker.alive
 
     def check(self) -> None:
         """Raises AssertionError when the prefix cache and the KV memory do not agree."""

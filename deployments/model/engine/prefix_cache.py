@@ -100,7 +100,10 @@ class PrefixCache:
             self.forget(slot)
 
     def add(self, snapshot: Snapshot) -> None:
-        """Keeps a copy as the one used last, and drops the oldest beyond the limit."""
+        """Keeps a copy as the one used last, and drops the oldest beyond the limit. One that is larger than the limit
+        is not kept."""
+        if snapshot.data.nbytes > self._limit_bytes:
+            return
         self._tree.put(snapshot, snapshot.tokens)
         if self._tree.is_extended(snapshot):
             self._tree.remove(snapshot)
@@ -111,7 +114,7 @@ class PrefixCache:
             self._drop(next(iter(self._snapshots)))
 
     def snapshots(self) -> list[Snapshot]:
-        """All that is worth keeping, the last used last: the copies, and copies of the idle slots."""
+        """All that is worth keeping: the copies, the last used last, and then copies of the idle slots."""
         idle = [slot for slot in self._slots if slot.sequence is None and len(slot.tokens) >= LEAST_SHARED_TOKENS]
         return [*self._snapshots, *(self._memory.snapshot(slot.id, tuple(slot.tokens)) for slot in idle)]
 

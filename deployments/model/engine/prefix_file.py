@@ -27,9 +27,9 @@ def save_prefixes(path: Path, snapshots: Sequence[Snapshot], fingerprint: str, l
     """Writes the last ones of `snapshots` that `limit_bytes` hold, as a whole or not at all; returns how many."""
     kept: list[Snapshot] = []
     for snapshot in reversed(snapshots):
+        if snapshot.data.nbytes > limit_bytes:
+            continue
         limit_bytes -= snapshot.data.nbytes
-        if limit_bytes < 0:
-            break
         kept.insert(0, snapshot)
     entries = [{"tokens": s.tokens, "bytes": s.data.nbytes, "crc32": zlib.crc32(s.data.data)} for s in kept]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +62,6 @@ def load_prefixes(path: Path, fingerprint: str) -> list[Snapshot]:
             return snapshots
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
         logger.warning("the saved prefixes in %s cannot be used: %s", path, error)
         return []

@@ -26,7 +26,7 @@ class Sampler:
 
     def __init__(self, request: GenerationRequest, vocabulary: Vocabulary) -> None:
         self._request = request
-        self._end = vocabulary.eos
+        self._end = min(vocabulary.end_ids, default=vocabulary.eos)
         vocabulary.check(tuple(request.logit_bias), "logit_bias")
         self._penalties = Penalties(request, vocabulary)
         text = schema_grammar(request.json_schema) if request.json_schema is not None else request.grammar
@@ -45,8 +45,9 @@ class Sampler:
             # The full mask costs 3 ms: most tokens that a model draws are allowed.
             if not self._grammar.allows(token):
                 changed = self._grammar.mask(changed)
-                # The grammar is at its end, which ignore_eos forbids.
-                token = self._pick(changed, second) if changed.max() > -np.inf else self._end
+                if changed.max() == -np.inf:
+                    return self._end  # the grammar is at its end, which ignore_eos forbids
+                token = self._pick(changed, second)
             self._grammar.accept(token)
         self._penalties.accept(token)
         return token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +28,19 @@ class ModelShape:
         """Raises ModelFileError."""
         head = read_metadata(path)
         name = head.get("general.architecture", "")
-        layers = int(head.get(f"{name}.block_count", "0"))
-        heads = int(head.get(f"{name}.attention.head_count", "1"))
-        kv_heads = int(head.get(f"{name}.attention.head_count_kv", str(heads)))
-        width = int(head.get(f"{name}.embedding_length", "0")) // max(1, heads)
-        keys = int(head.get(f"{name}.attention.key_length", str(width)))
-        values = int(head.get(f"{name}.attention.value_length", str(width)))
-        trained = int(head.get(f"{name}.context_length", "4096"))
-        return cls(path.stat().st_size, layers, trained, layers * kv_heads * (keys + values) * CELL_BYTES)
+
+        def numbers(key: str, default: int) -> list[int]:
+            """A number, or one for each layer."""
+            return [int(number) for number in re.findall(r"\d+", head.get(f"{name}.{key}", ""))] or [default]
+
+        layers = numbers("block_count", 0)[0]
+        heads = max(1, *numbers("attention.head_count", 1))
+        kv_heads = numbers("attention.head_count_kv", heads)
+        width = numbers("embedding_length", 0)[0] // heads
+        keys, values = (numbers(f"attention.{part}_length", width)[0] for part in ("key", "value"))
+        cells = sum(kv_heads) if len(kv_heads) > 1 else layers * kv_heads[0]
+        trained = numbers("context_length", 4096)[0]
+        return cls(path.stat().st_size, layers, trained, cells * (keys + values) * CELL_BYTES)
 
 
 @dataclass(frozen=True)

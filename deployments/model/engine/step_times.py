@@ -51,8 +51,9 @@ class StepTimes:
             self._decode[min(decoded, len(self._decode) - 1)].add(seconds)
         elif not decoded:
             self._alone.add(seconds / prefilled)
-        elif (decode := self.decode_seconds(decoded)) is not None:
-            (self._long if is_long else self._short).add(max(seconds - decode, 1e-6) / prefilled)
+        elif (decode := self.decode_seconds(decoded)) is not None and seconds > decode:
+            # Not so: the time of another number of rows was taken for this one's.
+            (self._long if is_long else self._short).add((seconds - decode) / prefilled)
 
     def prefill_budget(self, decoding: int, most: int) -> tuple[int, int]:
         """Tokens to prefill in a step in which `decoding` sequences wait for their next token: all together, and of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import time
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ from deployments.model.engine.speculation import MOST_DRAFTING_SEQUENCES
 from deployments.model.engine.stats import Counters
 from deployments.model.engine.step_times import SHORT_PROMPT_TOKENS, StepTimes
 from deployments.model.engine.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
 
 Item = tuple[Sequence, TokenDelta | Finish]
 
@@ -124,7 +127,13 @@ class Stepper:
             # The slot that holds its prefix, else one that holds nothing, else the one with the least to save.
             slot = min(free, key=lambda slot: (slot not in holders, len(slot.tokens), slot.id))
             anew = not sequence.started
-            cache.fill(slot, sequence)
+            try:
+                cache.fill(slot, sequence)
+            except (EngineError, MemoryError, OSError) as error:
+                logger.error("a request could not be begun: %s", error)
+                cache.forget(slot)
+                self._end(sequence, "error", "there is not enough memory to begin this answer")
+                continue
             scheduler.start(sequence)
             if anew:
                 sequence.cached_tokens = len(slot.tokens)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from deployments.model.engine.hardware import usable_cores
+from deployments.model.engine.model_file import digest
 from deployments.model.engine.request import EngineOptions
 
 logger = logging.getLogger(__name__)
 
 VERSION = 1
 AUTOTUNE_SECONDS = 1800.0
-PIECE_BYTES = 1 << 20
 GIVEN = "as given"
 
 
@@ -84,26 +84,37 @@ class Tunings:
 
     def obtain(self, model: Path, weights: str) -> Tuning:
         """What was measured before, else measures now, which takes about a minute for a small model. One process of
-        the machine measures at a time. When it cannot be done, the log says why, `measured` has the `fault`, and the
-        model runs as it is."""
+        the machine measures at a time. When it cannot be done, the log says why, `measured` has the `fault`, the model
+        runs as it is, and that is kept as well: it would be no other the next time."""
         try:
             with self._alone():
                 return self.find(model, weights) or self._measure(model, weights)
-        except (OSError, subprocess.SubprocessError) as error:
-            lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            fault = lines[-1] if lines else type(error).__name__
-            logger.warning("%s could not be measured on this machine and runs as it is: %s", model, fault)
-            return Tuning(measured={"fault": fault})
+        except OSError as error:
+            logger.warning("measurements cannot be kept in %s: %s; %s runs as it is", self._folder, error, model)
+            return Tuning(measured={"fault": str(error)})
 
     def _measure(self, model: Path, weights: str) -> Tuning:
         file = self._file(model, weights)
         logger.info("measuring how this machine runs %s best: once, about a minute for a small model", model.name)
         command = [sys.executable, "-m", "deployments.model.engine.autotune", str(model), str(file), weights]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=AUTOTUNE_SECONDS)
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=AUTOTUNE_SECONDS)
+        except subprocess.SubprocessError as error:
+            return self._give_up(model, file, error)
         tuning = self.find(model, weights)
         if tuning is None:
             raise OSError(f"{file} was not written")
         logger.info("%s runs with weights %s: %s", model.name, tuning.format, json.dumps(tuning.measured))
+        return tuning
+
+    def _give_up(self, model: Path, file: Path, error: subprocess.SubprocessError) -> Tuning:
+        for left in self._folder.glob(f"{file.stem}-*"):
+            left.unlink()
+        lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
+        fault = lines[-1] if lines else type(error).__name__
+        logger.warning("%s could not be measured and runs as it is: %s; delete %s to try again", model, fault, file)
+        tuning = Tuning(measured={"fault": fault})
+        save(tuning, file)
         return tuning
 
     def _file(self, model: Path, weights: str) -> Path:
@@ -125,17 +136,10 @@ def save(tuning: Tuning, file: Path) -> None:
 
 
 def _key(model: Path, weights: str) -> str:
-    """Changes with the model's bytes (its size, beginning and end stand for them), the processor, the cores that may be
+    """Changes with the model's bytes, the processor, the cores that may be
     used, and the build of llama.cpp."""
-    digest = hashlib.sha256()
-    size = model.stat().st_size
-    with model.open("rb") as file:
-        digest.update(file.read(PIECE_BYTES))
-        file.seek(max(0, size - PIECE_BYTES))
-        digest.update(file.read(PIECE_BYTES))
-    facts = [VERSION, weights, size, _processor(), usable_cores(), version("llama-cpp-python")]
-    digest.update(json.dumps(facts).encode())
-    return digest.hexdigest()[:16]
+    facts = [VERSION, weights, digest(model), _processor(), usable_cores(), version("llama-cpp-python")]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:

@@ -58,6 +58,11 @@ class Worker:
             self._wake.notify()
         return future
 
+    @property
+    def alive(self) -> bool:
+        """False when the thread has died of an error that it did not expect."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Ends all generations with an error, and the thread. Idempotent."""
         with self._wake:
@@ -70,6 +75,19 @@ class Worker:
             raise EngineError("the engine is closed")
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            # Whatever ended the thread: nobody may wait for it for ever, nor begin to.
+            with self._wake:
+                self._closing = True
+            self._answer_calls()
+            self._take_in()
+            scheduler = self._scheduler
+            self._stepper.fail([*scheduler.running, *scheduler.waiting], "the engine is shutting down")
+            _deliver(self._stepper.take_items())
+
+    def _serve(self) -> None:
         stepper, scheduler = self._stepper, self._scheduler
         while self._wait_for_work():
             self._answer_calls()
@@ -82,10 +100,6 @@ class Worker:
                 stepper.counters.failed_steps_total += 1
                 stepper.fail([*scheduler.running], "the engine failed while it wrote this answer")
             _deliver(stepper.take_items())
-        self._answer_calls()
-        self._take_in()
-        stepper.fail([*scheduler.running, *scheduler.waiting], "the engine is shutting down")
-        _deliver(stepper.take_items())
 
     def _wait_for_work(self) -> bool:
         if self._has_work():
@@ -108,6 +122,8 @@ class Worker:
     def _answer_calls(self) -> None:
         while self._calls:
             future, function = self._calls.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue  # who asked does not wait any more
             try:
                 future.set_result(function())
             except Exception as error:  # noqa: BLE001 it is the caller's
@@ -116,7 +132,7 @@ class Worker:
     def _self_check(self) -> None:
         try:
             self._stepper.cache.check()
-        except AssertionError:
+        except (AssertionError, KeyError):
             logger.exception("the prefix cache is inconsistent and is emptied")
             self._stepper.cache.clear()
 
