@@ -83,7 +83,7 @@ class Bench:
     @contextmanager
     def _servers(self, slots: int, sequence_tokens: int) -> Iterator[Clients]:
         options = {"max_slots": slots, "max_sequence_tokens": sequence_tokens}
-        tuned = asdict(self._tuning.applied(EngineOptions(**options)))
+        tuned = asdict(self._tuning.applied(EngineOptions(max_slots=slots, max_sequence_tokens=sequence_tokens)))
         with ExitStack() as stack:
             servers = {
                 "rival": llama_server(self._folder, self._given, slots, sequence_tokens, self._threads),
