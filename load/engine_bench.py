@@ -21,6 +21,7 @@ from typing import Any
 
 import uvloop
 
+from deployments.config import bundled_model_file
 from deployments.model.engine import EngineOptions, Tunings
 from deployments.model.engine.hardware import usable_cores
 from deployments.model.engine.model_file import load_model
@@ -28,7 +29,6 @@ from deployments.model.engine.vocabulary import Vocabulary
 from load.client import LoadError
 from load.completion_client import GREEDY, SAMPLED, CompletionClient
 from load.engine_figures import Wave, compared, long_prompt_ratio, summary, table
-from load.models import bundled_model
 from load.rivals import batched_bench, engine_server, llama_server
 from load.sessions import SESSION_TOKENS, SLOTS, session_rate
 from load.workloads import Prompts
@@ -88,7 +88,7 @@ class Bench:
             servers = {
                 "rival": llama_server(self._folder, self._given, slots, sequence_tokens, self._threads),
                 "same": engine_server(self._given, options),
-                "auto": engine_server(self._tuning.model_file(self._given), tuned),
+                "auto": engine_server(self._tuning.model_file(self._given), tuned, self._tuning.wait_policy),
             }
             yield {side: CompletionClient(stack.enter_context(server).url) for side, server in servers.items()}
 
@@ -168,7 +168,7 @@ def main() -> None:
     busy = round(os.getloadavg()[0], 2)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        bench = Bench(arguments.rivals, arguments.model or bundled_model(), plan)
+        bench = Bench(arguments.rivals, arguments.model or bundled_model_file(), plan)
         figures = uvloop.run(bench.run()) | {"load_average_before": busy}
     except (LoadError, OSError) as error:
         sys.exit(f"engine_bench: {error}")

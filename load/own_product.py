@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
+from deployments.haproxy import free_port
 from load.client import LoadError
 
 START_SECONDS = 180.0
@@ -42,9 +41,7 @@ class OwnProduct:
     """`rustygpt serve`, ready inside the `with`. The settings are environment variables of the product."""
 
     def __init__(self, **settings: str) -> None:
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         # The database server may run as another user, who must reach its folder.
         self.folder = Path(tempfile.mkdtemp(prefix="rustygpt-bench-"))

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
-
-def free_port() -> int:
-    """A port of loopback that nobody uses."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from deployments.haproxy import free_port
 
 
 class Server:
     """A server process on loopback; ends with the `with`."""
 
-    def __init__(self, command: list[str], port: int) -> None:
+    def __init__(self, command: list[str], port: int, environment: dict[str, str] | None = None) -> None:
+        self._environment = environment
         self.url = f"http://127.0.0.1:{port}"
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
@@ -32,7 +27,8 @@ class Server:
         self._process = subprocess.Popen(
             self._command,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if "-np" in self._command else None,
+            stderr=subprocess.DEVNULL,
+            env=self._environment,
             cwd=Path(__file__).parents[1],
             start_new_session=True,  # Ctrl-C is for the driver, which then ends it
         )
@@ -56,11 +52,12 @@ def llama_server(folder: Path, model: Path, slots: int, sequence_tokens: int, th
     return Server([*command, *sizes, "--no-webui"], port)
 
 
-def engine_server(model: Path, options: dict[str, Any]) -> Server:
-    """The engine with these options."""
+def engine_server(model: Path, options: dict[str, Any], wait_policy: str = "default") -> Server:
+    """The engine with these options, its threads waiting in this way."""
     port = free_port()
     command = [sys.executable, "-m", "load.engine_server", "--model", str(model), "--port", str(port)]
-    return Server([*command, "--options", json.dumps(options)], port)
+    environment = dict(os.environ) | ({} if wait_policy == "default" else {"OMP_WAIT_POLICY": wait_policy})
+    return Server([*command, "--options", json.dumps(options)], port, environment)
 
 
 def batched_bench(folder: Path, model: Path, concurrency: int, threads: int) -> float:

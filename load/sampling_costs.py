@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from deployments.config import bundled_model_file
 from deployments.model.engine import GenerationRequest
 from deployments.model.engine.bindings import llama
 from deployments.model.engine.context import open_context
@@ -21,7 +22,6 @@ from deployments.model.engine.model_file import load_model
 from deployments.model.engine.request import EngineOptions
 from deployments.model.engine.sampler import Sampler
 from deployments.model.engine.vocabulary import Vocabulary
-from load.models import bundled_model
 
 PROMPT = "The three things that matter most in a good story are"
 CALLS = 300
@@ -53,7 +53,7 @@ def _microseconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     """Prints a table, then the same as JSON."""
-    model = load_model(bundled_model(), 0)
+    model = load_model(bundled_model_file(), 0)
     options = EngineOptions(max_slots=1)
     context = open_context(model, options, 512)
     vocabulary = Vocabulary(model)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deployments.config import Llm, Model
 from deployments.messages import ModelDescription
@@ -77,7 +76,6 @@ def engine_options(model: Model, file: Path) -> EngineOptions:
         gpu_layers=model.n_gpu_layers,
         can_offload=llama.llama_supports_gpu_offload(),
     )
-    threads: dict[str, Any] = {"n_threads": model.n_threads} if model.n_threads else {}
     return EngineOptions(
         max_sequence_tokens=sizes.sequence_tokens,
         max_slots=sizes.slots,
@@ -87,5 +85,4 @@ def engine_options(model: Model, file: Path) -> EngineOptions:
         prefix_cache_bytes=model.prefix_cache_bytes,
         draft_tokens=model.draft_tokens,
         lora=tuple((Path(adapter.path).expanduser(), adapter.scale) for adapter in model.lora),
-        **threads,
     )

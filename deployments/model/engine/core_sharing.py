@@ -45,12 +45,15 @@ class CoreSharing:
 
     def pause(self) -> None:
         """This process rests: what others do meanwhile says nothing of what they will do when it works again."""
-        busy, own = self._used_seconds()
-        # From here on these are what has passed of the period, not readings.
-        self._read, self._busy, self._own = time.monotonic() - self._read, busy - self._busy, own - self._own
+        self._exchange()
 
     def resume(self) -> None:
         """This process works again."""
+        self._exchange()
+
+    def _exchange(self) -> None:
+        """While it rests the three are what has passed of the period, otherwise readings at its start: one becomes the
+        other by the same subtraction."""
         busy, own = self._used_seconds()
         self._read, self._busy, self._own = time.monotonic() - self._read, busy - self._busy, own - self._own
 

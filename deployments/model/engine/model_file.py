@@ -55,7 +55,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def load_model(path: Path, n_gpu_layers: int) -> ctypes.c_void_p:
     """Loads the weights. Raises ModelFileError with llama.cpp's reason."""
-    check_model_file(path)
+    _check_magic(path)
     params = llama.llama_model_default_params()
     params.n_gpu_layers = n_gpu_layers
     return _load(path, params)

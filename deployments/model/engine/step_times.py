@@ -53,7 +53,7 @@ class StepTimes:
         elif not decoded:
             self._alone.add(seconds / prefilled)
         elif (decode := self.decode_seconds(decoded)) is not None and seconds > decode:
-            # Not so: the time of another number of rows was taken for this one's.
+            # Otherwise the time of another number of rows stands for this one's, and nothing is learnt.
             (self._long if is_long else self._short).add((seconds - decode) / prefilled)
 
     def prefill_budget(self, decoding: int, most: int) -> tuple[int, int]:
