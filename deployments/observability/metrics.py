@@ -51,6 +51,11 @@ STEP_SECONDS = Counter("llm_step_seconds_total", description="Time of all steps"
 PROMPT_TOKENS_ASKED = Counter(
     "llm_prompt_tokens_asked_total", description="Prompt tokens of all requests, reused or not", tag_keys=_keys("model")
 )
+PROMPT_TOKENS_ASIDE = Counter(
+    "llm_prompt_tokens_aside_total",
+    description="Tokens of long prompts computed beside the steps",
+    tag_keys=_keys("model"),
+)
 PREEMPTIONS = Counter(
     "llm_preemptions_total", description="Answers that gave their slot to another user", tag_keys=_keys("model")
 )

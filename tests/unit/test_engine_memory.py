@@ -205,3 +205,65 @@ async def test_queue_that_is_full_says_when_to_come_again() -> None:
         assert (await end(small.generate(request(PREFIX))))[1].reason == "length"
     finally:
         small.close()
+
+
+async def test_long_prompt_is_computed_beside_the_answers_that_run() -> None:
+    engine = Engine(bundled_model_file(), options(max_sequence_tokens=4096, max_slots=3, prefix_cache_bytes=512 << 20))
+    long = [*PREFIX, *(2000 + i % 900 for i in range(2500))]
+    try:
+        alone, _ = await end(engine.generate(request([*long, 5])))
+        assert engine.stats().aside_tokens_total == 0, "nobody had to be kept waiting"
+        running = asyncio.create_task(end(engine.generate(request(list(range(20)), max_tokens=2000))))
+        await until(lambda: engine.stats().decode_tokens_total > 10)
+        before = engine.stats()
+        # Another beginning, so that nothing of it is there already; two answers to it, which is computed once.
+        other = [*reversed(PREFIX), *long]
+        answers = [asyncio.create_task(end(one)) for one in engine.generate_several(request(other), 2)]
+        await until(lambda: engine.stats().aside_tokens_total > 0)
+        after = engine.stats()
+        assert after.decode_tokens_total - before.decode_tokens_total > 20, "the running answer went on"
+        for answer in answers:
+            tokens, _ = await answer
+            assert len(tokens) == 4
+        done = engine.stats()
+        assert done.aside_tokens_total == len(other) - 1
+        assert done.prefill_tokens_total - before.prefill_tokens_total < len(other) + 10
+        assert not running.done()
+        # What the lane has computed is as good as what the steps do.
+        tokens, finish = await end(engine.generate(request([*long, 5])))
+        assert finish.cached_tokens >= len(long)
+        assert tokens == alone
+        running.cancel()
+    finally:
+        engine.close()
+
+
+async def test_long_prompt_that_is_given_up_leaves_no_trace() -> None:
+    engine = Engine(bundled_model_file(), options(max_sequence_tokens=4096, max_slots=3, prefix_cache_bytes=512 << 20))
+    running = asyncio.create_task(end(engine.generate(request(list(range(20)), max_tokens=3000))))
+    await until(lambda: engine.stats().decode_tokens_total > 5)
+    for start in (5000, 6000):
+        given_up = engine.generate(request([*range(start, start + 2000)]))
+        await until(lambda: engine.stats().waiting == 1)
+        given_up.cancel()
+        _, finish = await end(given_up)
+        assert finish.reason == "cancelled"
+    tokens, _ = await end(engine.generate(request([*range(7000, 7700)])))
+    assert len(tokens) == 4
+    engine.check()
+    closed = engine.generate(request([*range(9000, 11000)]))
+    await until(lambda: engine.stats().waiting == 1)
+    engine.close()
+    assert (await end(closed))[1].reason == "error"
+    await running
+
+
+async def test_long_prompt_without_a_prefix_cache_is_computed_in_the_steps() -> None:
+    engine = Engine(bundled_model_file(), options(max_sequence_tokens=1024, prefix_cache_bytes=0))
+    running = asyncio.create_task(end(engine.generate(request(list(range(20)), max_tokens=900))))
+    await until(lambda: engine.stats().decode_tokens_total > 5)
+    tokens, _ = await end(engine.generate(request([*range(5000, 5700)])))
+    assert len(tokens) == 4
+    assert engine.stats().aside_tokens_total == 0
+    engine.close()
+    await running

@@ -20,8 +20,6 @@ from deployments.model.engine.scheduler import Scheduler
 from deployments.model.engine.sequence import Sequence, Slot
 from deployments.model.engine.step_times import (
     LEAST_CHUNK_TOKENS,
-    LEAST_LONG_CHUNK_TOKENS,
-    SHORT_PROMPT_TOKENS,
     StepTimes,
 )
 from deployments.model.engine.vocabulary import Vocabulary
@@ -133,22 +131,16 @@ def test_waits_for_a_prefix_that_is_being_computed_and_only_then(vocabulary: Voc
 
 
 @settings(max_examples=100, deadline=None)
-@given(lengths=st.lists(st.integers(2, 900), max_size=8), budget=st.integers(0, 600), long_budget=st.integers(0, 600))
-def test_prefill_plan_keeps_the_budgets_and_uses_them(
-    vocabulary: Vocabulary, lengths: list[int], budget: int, long_budget: int
-) -> None:
+@given(lengths=st.lists(st.integers(2, 900), max_size=8), budget=st.integers(0, 600))
+def test_prefill_plan_keeps_the_budget_and_uses_it(vocabulary: Vocabulary, lengths: list[int], budget: int) -> None:
     slots = [Slot(i) for i in range(8)]
     scheduler = Scheduler(slots)
     for slot, length in zip(slots, lengths, strict=False):
         one = sequence(vocabulary, "", tokens=length)
         scheduler.waiting.append(one)
         give(scheduler, one, slot)
-    plan = scheduler.prefill_plan(budget, long_budget)
-    long = sum(count for one, count in plan if one.prefill_tokens > SHORT_PROMPT_TOKENS)
-    short_wanted = sum(length for length in lengths if length <= SHORT_PROMPT_TOKENS)
-    assert sum(count for _, count in plan) <= budget
-    assert long <= long_budget
-    assert sum(count for _, count in plan) >= min(budget, short_wanted)
+    plan = scheduler.prefill_plan(budget)
+    assert sum(count for _, count in plan) == min(budget, sum(lengths))
     assert all(0 < count <= one.missing_tokens for one, count in plan)
     assert len({id(one) for one, _ in plan}) == len(plan)
 
@@ -161,24 +153,21 @@ def test_long_prompt_is_not_overtaken_for_ever(vocabulary: Vocabulary) -> None:
     for one, slot in ((new, slots[0]), (old, slots[1])):
         scheduler.waiting.append(one)
         give(scheduler, one, slot)
-    assert scheduler.prefill_plan(100, 100)[0][0] is old
+    assert scheduler.prefill_plan(100)[0][0] is old
 
 
 def test_prefill_budget_follows_measured_times() -> None:
     times = StepTimes(16)
-    assert times.prefill_budget(0, 512) == (512, 512), "nobody waits for a token"
+    assert times.prefill_budget(0, 512) == 512, "nobody waits for a token"
     for _ in range(30):
         times.learn(8, 0, 0.040)
         times.learn(8, 20, 0.080)
-        times.learn(8, 4, 0.080, is_long=True)
-    # Gaps of 60 ms leave 20 ms: ten short tokens of 2 ms, and never fewer than 16. Of a long prompt, whose tokens take
-    # 10 ms each, 1.7 times 40 ms leave room for two, and never fewer than 4.
-    assert times.prefill_budget(8, 512) == (LEAST_CHUNK_TOKENS, LEAST_LONG_CHUNK_TOKENS)
+    # Gaps of 60 ms leave 20 ms: ten tokens of 2 ms, and never fewer than 16.
+    assert times.prefill_budget(8, 512) == LEAST_CHUNK_TOKENS
     for _ in range(60):
         times.learn(8, 20, 0.050)
-        times.learn(8, 20, 0.060, is_long=True)
-    assert times.prefill_budget(8, 512) == (39, 27)
-    assert times.prefill_budget(8, 20) == (20, 20)
+    assert times.prefill_budget(8, 512) == 39
+    assert times.prefill_budget(8, 20) == 20
 
 
 def test_drafts_pay_only_where_rows_are_cheap() -> None:

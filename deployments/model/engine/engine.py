@@ -20,6 +20,7 @@ from deployments.model.engine.embedder import Embedder
 from deployments.model.engine.errors import EngineError, InvalidRequest, PromptTooLong
 from deployments.model.engine.generation import Generation
 from deployments.model.engine.model_file import digest, load_model, metadata
+from deployments.model.engine.prefill_lane import PrefillLane
 from deployments.model.engine.prefix_file import load_prefixes, save_prefixes
 from deployments.model.engine.request import EngineOptions, GenerationRequest
 from deployments.model.engine.sampler import Sampler
@@ -46,7 +47,8 @@ class Engine:
         self.vocabulary = Vocabulary(self._model)
         self._template = ChatTemplate(metadata(self._model, "tokenizer.chat_template"), self.vocabulary)
         self._context = open_context(self._model, options, self.max_sequence_tokens)
-        self._stepper = Stepper(self._context, self.vocabulary, options)
+        self._lane = PrefillLane(self._model, options, self.max_sequence_tokens)
+        self._stepper = Stepper(self._context, self.vocabulary, options, self._lane)
         self._worker = Worker(self._stepper, options)
         self._embedder: Embedder | None = None
         self._closed = False
@@ -154,6 +156,7 @@ class Engine:
             return
         self._closed = True
         self._worker.close()
+        self._lane.close()
         if self._embedder:
             self._embedder.close()
         llama.llama_free(self._context)

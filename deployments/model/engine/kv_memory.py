@@ -27,6 +27,19 @@ class Snapshot:
     tokens: tuple[int, ...]
     data: NDArray[np.uint8]
 
+    def for_streams(self, streams: int) -> Snapshot:
+        """The same cells for a context with another number of streams. Only for models with one KV cache.
+
+        llama.cpp's format (llama_context::state_seq_get_data, llama_kv_cache::state_write): two numbers of its own, the
+        number of streams, then for each of them the number of its cells and those cells; all but one have none.
+        Numbers have 32 bits."""
+        *head, own = self.data[:12].view(np.uint32)
+        counts = self.data[12 : 12 + 4 * own].view(np.uint32)
+        before = next((stream for stream, count in enumerate(counts) if count), own - 1)
+        cells = self.data[4 * (3 + before) : self.data.size - 4 * (own - 1 - before)]
+        parts = [np.array([*head, streams], np.uint32).view(np.uint8), cells, np.zeros(4 * (streams - 1), np.uint8)]
+        return Snapshot(self.tokens, np.concatenate(parts))
+
 
 class KvMemory:
     """Cells of all slots. Positions of a slot are 0..n-1 without a gap. Only the engine's thread may call it."""

@@ -36,6 +36,11 @@ class PrefixCache:
         length, below = self._tree.longest(tuple(tokens[:-1]))
         return length, list(itertools.islice(below, CHOICES))
 
+    def snapshot(self, tokens: ListLike[int]) -> tuple[int, Snapshot | None]:
+        """How many leading tokens anybody holds, and a copy, which may go on with other tokens; None: too few."""
+        length, holders = self.longest(tokens)
+        return (length, self._snapshot(holders)) if length >= LEAST_SHARED_TOKENS else (0, None)
+
     def fill(self, slot: Slot, sequence: Sequence) -> None:
         """Gives a free slot to a sequence, with as much of its tokens as anybody holds. What the slot held before
         is kept as a snapshot when nobody else has it."""
@@ -132,17 +137,19 @@ class PrefixCache:
         assert all(self._tree.tokens(s) == s.tokens for s in self._snapshots), "a snapshot is known for other tokens"
 
     def _copy(self, holders: list[Slot | Snapshot], slot: Slot, length: int) -> None:
-        # A snapshot needs one copy, a slot two.
-        source = next((holder for holder in holders if isinstance(holder, Snapshot)), holders[0])
         self._stash(slot)
-        if isinstance(source, Snapshot):
-            if source in self._snapshots:
-                self._snapshots.move_to_end(source)
-            snapshot = source
-        else:
-            snapshot = self._memory.snapshot(source.id, tuple(source.tokens))
+        snapshot = self._snapshot(holders)
         slot.tokens = list(snapshot.tokens) if self._memory.restore(slot.id, snapshot) else []
         self.trim(slot, min(length, len(slot.tokens)))
+
+    def _snapshot(self, holders: list[Slot | Snapshot]) -> Snapshot:
+        # A snapshot needs one copy, a slot two.
+        source = next((holder for holder in holders if isinstance(holder, Snapshot)), holders[0])
+        if isinstance(source, Slot):
+            return self._memory.snapshot(source.id, tuple(source.tokens))
+        if source in self._snapshots:
+            self._snapshots.move_to_end(source)
+        return source
 
     def _stash(self, slot: Slot) -> None:
         if len(slot.tokens) < LEAST_SHARED_TOKENS or self._limit_bytes == 0:

@@ -96,7 +96,8 @@ class Scheduler:
         share = Counter(sequence.user for sequence in self.running)
         now = time.monotonic()
         if len(self.running) < len(self._slots) or not any(
-            not share[sequence.user] and now - sequence.arrived >= PATIENCE_SECONDS for sequence in self.waiting
+            sequence.is_ready and not share[sequence.user] and now - sequence.arrived >= PATIENCE_SECONDS
+            for sequence in self.waiting
         ):
             return None
         old = [s for s in self.running if share[s.user] > 1 and now - s.started >= QUANTUM_SECONDS]
@@ -113,9 +114,8 @@ class Scheduler:
         last = next(sequence for sequence in self.running if sequence.slot and sequence.slot.id == high)
         return last, next(slot for slot in self._slots if slot.id > low and slot.id not in used)
 
-    def prefill_plan(self, budget: int, long_budget: int) -> list[tuple[Sequence, int]]:
-        """Whose prompts get how many of `budget` tokens in this step; long prompts together at most
-        `long_budget`."""
+    def prefill_plan(self, budget: int) -> list[tuple[Sequence, int]]:
+        """Whose prompts get how many of `budget` tokens in this step."""
         now = time.monotonic()
         prompts = sorted(
             (sequence for sequence in self.running if sequence.missing_tokens > 1),
@@ -123,10 +123,8 @@ class Scheduler:
         )
         plan: list[tuple[Sequence, int]] = []
         for sequence in prompts:
-            is_long = sequence.prefill_tokens > SHORT_PROMPT_TOKENS
-            if not (taken := min(sequence.missing_tokens, budget, long_budget if is_long else budget)):
-                continue
+            if not (taken := min(sequence.missing_tokens, budget)):
+                break
             plan.append((sequence, taken))
             budget -= taken
-            long_budget -= taken if is_long else 0
         return plan

@@ -42,7 +42,9 @@ class Sequence:
         self.slot: Slot | None = None
         self.sampler = sampler
         self.drafter = Drafter(self.tokens)
-        self.cached_tokens = 0
+        self.cached_tokens: int | None = None  # of its prompt when it was begun
+        self.is_ready = True  # for a slot; not while its prompt is computed aside, or waits for that (prefill_lane.py)
+        self.was_aside = False
         self.prefill_tokens = 0  # to compute when it got its slot
         self.cancelled = False
         self.arrived = time.monotonic()
@@ -104,4 +106,6 @@ class Sequence:
 
     def finish(self, reason: FinishReason, message: str = "") -> Finish:
         """The closing item."""
-        return Finish(reason, len(self.request.prompt_token_ids), self.completion_tokens, self.cached_tokens, message)
+        return Finish(
+            reason, len(self.request.prompt_token_ids), self.completion_tokens, self.cached_tokens or 0, message
+        )

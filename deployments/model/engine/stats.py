@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 @dataclass
 class Counters:
-    """Since the engine was made; they only grow."""
+    """Since the engine was made; they only grow. `aside_tokens_total` of the prefilled tokens were computed beside the
+    steps."""
 
     steps_total: int = 0
     prefill_tokens_total: int = 0
+    aside_tokens_total: int = 0
     decode_tokens_total: int = 0
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
@@ -42,6 +44,7 @@ class EngineStats:
     prefix_cache_bytes: int
     steps_total: int
     prefill_tokens_total: int
+    aside_tokens_total: int
     decode_tokens_total: int
     prompt_tokens_total: int
     cached_tokens_total: int

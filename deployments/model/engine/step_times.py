@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 # Weight of the newest measurement.
 MEMORY = 0.2
-# A prompt of up to so many tokens is over after a few steps; a longer one holds the running streams up for seconds.
+# A prompt of up to so many tokens is over after a few steps; a longer one would hold the running streams up for seconds
+# and is computed beside them (prefill_lane.py).
 SHORT_PROMPT_TOKENS = 512
-# While short prompts are prefilled, running streams may have gaps of so long: 14 tokens a second are more than twice
-# what people read. Where decoding alone takes about as long, a little is added.
-SHORT_GAP_SECONDS, SHORT_SLOWDOWN = 0.06, 1.25
-# While a long one is, they may be slowed down by this much, or to gaps that nobody sees.
-LONG_GAP_SECONDS, LONG_SLOWDOWN = 0.04, 1.7
-# With fewer tokens a step costs about as much as with these. Of a long prompt they cost more, the further it is: its
-# tokens look at all before them. With 3,800 before them 4 took 36 ms, 16 took 112 ms (bundled model, BF16).
-LEAST_CHUNK_TOKENS, LEAST_LONG_CHUNK_TOKENS = 16, 4
+# While prompts are prefilled, running streams may have gaps of so long: 14 tokens a second are more than twice what
+# people read. Where decoding alone takes about as long, a little is added.
+GAP_SECONDS, SLOWDOWN = 0.06, 1.25
+# With fewer tokens a step costs about as much as with these.
+LEAST_CHUNK_TOKENS = 16
+# Of a prompt's token, before any was measured.
+GUESSED_SECONDS = 0.002
 
 
 @dataclass
@@ -36,7 +36,7 @@ class StepTimes:
 
     def __init__(self, most_rows: int) -> None:
         self._decode = [_Mean() for _ in range(most_rows + 1)]
-        self._alone, self._short, self._long = _Mean(), _Mean(), _Mean()
+        self._alone, self._beside = _Mean(), _Mean()
 
     def decode_seconds(self, rows: int) -> float | None:
         """A step that decodes `rows` tokens: measured, or like the nearest number that was; None: none was."""
@@ -45,31 +45,25 @@ class StepTimes:
             return None
         return self._decode[min(known, key=lambda n: (abs(n - rows), n))].value
 
-    def learn(self, decoded: int, prefilled: int, seconds: float, is_long: bool = False) -> None:
-        """Takes note of a step; `is_long` when it had tokens of a long prompt. Prompt tokens are cheaper in large steps
-        without decoding: those count only as long as nothing better is known."""
+    def learn(self, decoded: int, prefilled: int, seconds: float) -> None:
+        """Takes note of a step. Prompt tokens are cheaper in large steps without decoding: those count only as long as
+        nothing better is known."""
         if not prefilled:
             self._decode[min(decoded, len(self._decode) - 1)].add(seconds)
         elif not decoded:
             self._alone.add(seconds / prefilled)
         elif (decode := self.decode_seconds(decoded)) is not None and seconds > decode:
             # Otherwise the time of another number of rows stands for this one's, and nothing is learnt.
-            (self._long if is_long else self._short).add((seconds - decode) / prefilled)
+            self._beside.add((seconds - decode) / prefilled)
 
-    def prefill_budget(self, decoding: int, most: int) -> tuple[int, int]:
-        """Tokens to prefill in a step in which `decoding` sequences wait for their next token: all together, and of
-        long prompts. At most `most`."""
+    def prefill_budget(self, decoding: int, most: int) -> int:
+        """Tokens of prompts, at most `most`, in a step in which `decoding` sequences wait for their next token."""
         if not decoding:
-            return most, most
-        decode = self.decode_seconds(decoding) or LONG_GAP_SECONDS
-
-        def tokens(gap: float, slowdown: float, mean: _Mean, least: int) -> int:
-            spare = max(decode * slowdown, gap) - decode
-            seconds_per_token = next((known.value for known in (mean, self._alone) if known.known), 0.002)
-            return min(most, max(least, int(spare / seconds_per_token)))
-
-        long = tokens(LONG_GAP_SECONDS, LONG_SLOWDOWN, self._long, LEAST_LONG_CHUNK_TOKENS)
-        return max(long, tokens(SHORT_GAP_SECONDS, SHORT_SLOWDOWN, self._short, LEAST_CHUNK_TOKENS)), long
+            return most
+        decode = self.decode_seconds(decoding) or GAP_SECONDS
+        spare = max(decode * SLOWDOWN, GAP_SECONDS) - decode
+        each = next((known.value for known in (self._beside, self._alone) if known.known), GUESSED_SECONDS)
+        return min(most, max(LEAST_CHUNK_TOKENS, int(spare / each)))
 
     def rows_pay(self, rows: int, drafts: int, hit_rate: float) -> bool:
         """Whether `drafts` more rows, of which `hit_rate` come true, give more tokens a second than `rows` alone."""

@@ -17,16 +17,20 @@ from deployments.model.engine.core_sharing import CoreSharing
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.kv_memory import KvMemory
 from deployments.model.engine.model_file import last_errors
+from deployments.model.engine.prefill_lane import PrefillLane
 from deployments.model.engine.prefix_cache import PrefixCache
 from deployments.model.engine.request import EngineOptions, Finish, FinishReason, TokenDelta, TokenLogprob
 from deployments.model.engine.scheduler import Scheduler
 from deployments.model.engine.sequence import Sequence, Slot
 from deployments.model.engine.speculation import MOST_DRAFTING_SEQUENCES
 from deployments.model.engine.stats import Counters
-from deployments.model.engine.step_times import SHORT_PROMPT_TOKENS, StepTimes
+from deployments.model.engine.step_times import StepTimes
 from deployments.model.engine.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
+
+# With nothing to do but to wait for the lane, new requests are looked for so often.
+LANE_WAIT_SECONDS = 0.01
 
 Item = tuple[Sequence, TokenDelta | Finish]
 
@@ -45,7 +49,9 @@ class _Row:
 class Stepper:
     """All sequences and the context that they share. For one thread only."""
 
-    def __init__(self, context: ctypes.c_void_p, vocabulary: Vocabulary, options: EngineOptions) -> None:
+    def __init__(
+        self, context: ctypes.c_void_p, vocabulary: Vocabulary, options: EngineOptions, lane: PrefillLane
+    ) -> None:
         self._context = context
         self._vocabulary = vocabulary
         self._options = options
@@ -59,6 +65,7 @@ class Stepper:
         self._batch = Batch(options.n_batch, options.max_slots)
         self._times = StepTimes(most_outputs(options))
         self._cores = CoreSharing(options.n_threads)
+        self._lane = lane
         self._gap_steps = 0
         self._items: list[Item] = []
 
@@ -67,6 +74,7 @@ class Stepper:
         the batch could not be computed: then `fail` those that run."""
         began = time.perf_counter()
         self._end_early()
+        self._prefill_aside()
         self._admit()
         self._close_gap()
         rows = self._fill_batch()
@@ -80,6 +88,9 @@ class Stepper:
             self.counters.compute_seconds_total += computed
             self.counters.sample_seconds_total += sampled
             self.counters.step_seconds_total += time.perf_counter() - began
+        else:
+            self._lane.threads = self._cores.threads()
+            self._lane.wait(LANE_WAIT_SECONDS)
 
     def rest(self) -> None:
         """There is nothing to do for now; `resume` tells when there is."""
@@ -107,6 +118,38 @@ class Stepper:
             if reason := sequence.early_end():
                 self._end(sequence, reason)
 
+    def _prefill_aside(self) -> None:
+        """While somebody decodes, long prompts are computed by the lane. They get their slots when they are short."""
+        lane, scheduler, cache = self._lane, self.scheduler, self.cache
+        if done := lane.take():
+            snapshot, computed = done
+            cache.add(snapshot)
+            self.counters.prefill_tokens_total += computed
+            self.counters.aside_tokens_total += computed
+        if lane.sequence and lane.sequence not in scheduler.waiting:
+            lane.stop()
+        decoding = self._decoding()
+        for sequence in [*scheduler.running] if decoding else []:
+            if sequence.slot and lane.wants(sequence, len(sequence.slot.tokens)):
+                cache.release(sequence)
+                scheduler.preempt(sequence)
+        for sequence in scheduler.fair_order():
+            matched, _ = cache.longest(sequence.tokens) if lane.wants(sequence, 0) else (0, [])
+            wanted = decoding > 0 and lane.wants(sequence, matched)
+            if wanted and not lane.sequence:
+                self._note_prompt(sequence, matched)
+                lane.begin(sequence, *cache.snapshot(sequence.tokens))
+            sequence.is_ready = not wanted and sequence is not lane.sequence
+
+    def _decoding(self) -> int:
+        return sum(sequence.missing_tokens == 1 for sequence in self.scheduler.running)
+
+    def _note_prompt(self, sequence: Sequence, cached_tokens: int) -> None:
+        if sequence.cached_tokens is None:
+            sequence.cached_tokens = cached_tokens
+            self.counters.prompt_tokens_total += len(sequence.tokens)
+            self.counters.cached_tokens_total += cached_tokens
+
     def _admit(self) -> None:
         scheduler, cache = self.scheduler, self.cache
         if not scheduler.waiting:
@@ -115,9 +158,10 @@ class Stepper:
             cache.release(victim)
             scheduler.preempt(victim)
             self.counters.preemptions_total += 1
-        decoding = sum(sequence.missing_tokens == 1 for sequence in scheduler.running)
-        budget, _ = self._times.prefill_budget(decoding, self._batch.capacity)
+        budget = self._times.prefill_budget(self._decoding(), self._batch.capacity)
         for sequence in scheduler.fair_order():
+            if not sequence.is_ready:
+                continue
             free = scheduler.free_slots()
             if not free:
                 return
@@ -126,7 +170,6 @@ class Stepper:
                 continue
             # The slot that holds its prefix, else one that holds nothing, else the one with the least to save.
             slot = min(free, key=lambda slot: (slot not in holders, len(slot.tokens), slot.id))
-            anew = not sequence.started
             try:
                 cache.fill(slot, sequence)
             except (EngineError, MemoryError, OSError) as error:
@@ -135,10 +178,7 @@ class Stepper:
                 self._end(sequence, "error", "there is not enough memory to begin this answer")
                 continue
             scheduler.start(sequence)
-            if anew:
-                sequence.cached_tokens = len(slot.tokens)
-                self.counters.prompt_tokens_total += len(sequence.tokens)
-                self.counters.cached_tokens_total += sequence.cached_tokens
+            self._note_prompt(sequence, len(slot.tokens))
 
     def _close_gap(self) -> None:
         # A client that has got its answer often asks again at once: the gap is given a step to close by itself.
@@ -158,7 +198,7 @@ class Stepper:
         decoding = [sequence for sequence in self.scheduler.running if sequence.missing_tokens == 1]
         drafts = {sequence: self._draft(sequence, len(decoding)) for sequence in decoding}
         room = batch.capacity - len(decoding) - sum(map(len, drafts.values()))
-        plan = dict(self.scheduler.prefill_plan(*self._times.prefill_budget(len(decoding), room)))
+        plan = dict(self.scheduler.prefill_plan(self._times.prefill_budget(len(decoding), room)))
         rows: list[_Row] = []
         for slot in self.slots:
             if (sequence := slot.sequence) is None:
@@ -174,8 +214,8 @@ class Stepper:
         return rows
 
     def _draft(self, sequence: Sequence, decoding: int) -> list[int]:
-        if decoding > MOST_DRAFTING_SEQUENCES or not self._options.draft_tokens:
-            return []
+        if decoding > MOST_DRAFTING_SEQUENCES or self.threads < self._options.n_threads:
+            return []  # no core idles
         # A draft may not pass the end of the answer or of the slot.
         most = min(self._options.draft_tokens, sequence.limit_tokens - len(sequence.tokens) - 1)
         if most <= 0 or not self._times.rows_pay(decoding, most, sequence.drafter.hit_rate):
@@ -185,6 +225,9 @@ class Stepper:
     def _compute(self, rows: list[_Row]) -> float:
         """Computes the batch and notes it in the slots; returns the seconds that it took."""
         threads = self._cores.threads()
+        if self._lane.sequence:
+            self._lane.threads = max(1, threads // 2)
+            threads = max(1, threads - self._lane.threads)
         if threads != self.threads:
             llama.llama_set_n_threads(self._context, threads, threads)
             self.threads = threads
@@ -208,8 +251,7 @@ class Stepper:
                 self.cache.note(slot)
         decoded = self._batch.n - prefilled
         self.counters.prefill_tokens_total += prefilled
-        is_long = any(row.tokens > 1 and row.sequence.prefill_tokens > SHORT_PROMPT_TOKENS for row in rows)
-        self._times.learn(decoded, prefilled, seconds, is_long)
+        self._times.learn(decoded, prefilled, seconds)
         return seconds
 
     def _sample(self, rows: list[_Row]) -> list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]]:
