@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence as ListLike
 
 from deployments.model.engine.sequence import Sequence, Slot
-from deployments.model.engine.step_times import SHORT_PROMPT_TOKENS
 
 # A user without an answer waits so long before another's is preempted.
 PATIENCE_SECONDS = 1.0
@@ -19,6 +18,8 @@ PATIENCE_SECONDS = 1.0
 QUANTUM_SECONDS = 2.0
 # Prompts are prefilled shortest first, but a second of waiting weighs as much as so many tokens: none waits for ever.
 TOKENS_PER_SECOND_WAITED = 500
+# Prompts of up to so many tokens are over after a step or two and pass longer ones.
+SHORT_PROMPT_TOKENS = 512
 # A shorter common prefix is not worth waiting for.
 LEAST_AWAITED_TOKENS = 32
 

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 # Weight of the newest measurement.
 MEMORY = 0.2
-# A prompt of up to so many tokens is over after a few steps; a longer one would hold the running streams up for seconds
-# and is computed beside them (prefill_lane.py).
-SHORT_PROMPT_TOKENS = 512
 # While prompts are prefilled, running streams may have gaps of so long: 14 tokens a second are more than twice what
 # people read. Where decoding alone takes about as long, a little is added.
 GAP_SECONDS, SLOWDOWN = 0.06, 1.25
