@@ -12,6 +12,7 @@ import dataclasses
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
@@ -110,12 +111,14 @@ class Autotune:
         for name, quality in qualities.items():
             report["versions"][name] |= _quality_figures(quality)
         good = {name: file for name, file in made.items() if qualities[name].is_within_bound}
-        speeds: dict[str, list[Speed]] = {name: [] for name in (GIVEN, *good)}
+        # Each without and with a competitor for the cores: a service has both hours.
+        speeds: dict[str, tuple[list[Speed], list[Speed]]] = {name: ([], []) for name in (GIVEN, *good)}
         for _ in range(TURNS):
-            for name in speeds:
-                if speed := probe(good.get(name, self._model), self._options, "default"):
-                    speeds[name].append(speed)
-        gains = {name: _gains(speeds[name], speeds[GIVEN]) for name in good if speeds[name]}
+            for competitor in (False, True):
+                for name, found in speeds.items():
+                    if speed := probe(good.get(name, self._model), self._options, "default", competitor):
+                        found[competitor].append(speed)
+        gains = {name: _gains(speeds[name], speeds[GIVEN]) for name in good if all((*speeds[name], *speeds[GIVEN]))}
         for name, gain in gains.items():
             report["versions"][name]["gain"] = {str(rows): round(value, 2) for rows, value in gain.items()}
         worthy = {
@@ -157,11 +160,14 @@ def _overall(speed: Speed) -> float:
     return geometric_mean(speed.tokens_per_second(rows) for rows in ROWS)
 
 
-def _gains(found: list[Speed], base: list[Speed]) -> dict[int, float]:
+def _gains(found: Iterable[list[Speed]], base: Iterable[list[Speed]]) -> dict[int, float]:
+    """Ratios at each number of rows, the mean of those without and with a competitor."""
+
     def middle(speeds: list[Speed], rows: int) -> float:
         return median(speed.tokens_per_second(rows) for speed in speeds)
 
-    return {rows: middle(found, rows) / middle(base, rows) for rows in ROWS}
+    pairs = list(zip(found, base, strict=True))
+    return {rows: geometric_mean(middle(one, rows) / middle(other, rows) for one, other in pairs) for rows in ROWS}
 
 
 def _bound() -> dict[str, float]:
