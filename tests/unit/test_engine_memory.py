@@ -43,8 +43,15 @@ async def end(generation: Generation) -> tuple[list[int], Finish]:
     raise AssertionError("no Finish")
 
 
+async def first_logprob(engine: Engine, prompt: list[int]) -> tuple[int, float]:
+    async for item in engine.generate(request(prompt, max_tokens=1, top_logprobs=0)):
+        if not isinstance(item, Finish):
+            return item.logprobs[0].token_id, item.logprobs[0].logprob
+    raise AssertionError("no token")
+
+
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():  # noqa: ASYNC110 the engine's thread sets no event of this loop
             await asyncio.sleep(0.01)
 
@@ -210,15 +217,16 @@ async def test_queue_that_is_full_says_when_to_come_again() -> None:
 async def test_long_prompt_is_computed_beside_the_answers_that_run() -> None:
     engine = Engine(bundled_model_file(), options(max_sequence_tokens=4096, max_slots=3, prefix_cache_bytes=512 << 20))
     long = [*PREFIX, *(2000 + i % 900 for i in range(2500))]
+    in_steps = Engine(bundled_model_file(), options(max_sequence_tokens=4096, max_slots=1, prefix_cache_bytes=0))
     try:
-        alone, _ = await end(engine.generate(request([*long, 5])))
+        alone = await first_logprob(in_steps, long)
+        await end(engine.generate(request([*reversed(PREFIX)])))
         assert engine.stats().aside_tokens_total == 0, "nobody had to be kept waiting"
-        running = asyncio.create_task(end(engine.generate(request(list(range(20)), max_tokens=2000))))
+        running = asyncio.create_task(end(engine.generate(request(list(range(20)), max_tokens=3900))))
         await until(lambda: engine.stats().decode_tokens_total > 10)
         before = engine.stats()
-        # Another beginning, so that nothing of it is there already; two answers to it, which is computed once.
-        other = [*reversed(PREFIX), *long]
-        answers = [asyncio.create_task(end(one)) for one in engine.generate_several(request(other), 2)]
+        # Two answers to one prompt, which is computed once.
+        answers = [asyncio.create_task(end(one)) for one in engine.generate_several(request(long), 2)]
         await until(lambda: engine.stats().aside_tokens_total > 0)
         after = engine.stats()
         assert after.decode_tokens_total - before.decode_tokens_total > 20, "the running answer went on"
@@ -226,16 +234,17 @@ async def test_long_prompt_is_computed_beside_the_answers_that_run() -> None:
             tokens, _ = await answer
             assert len(tokens) == 4
         done = engine.stats()
-        assert done.aside_tokens_total == len(other) - 1
-        assert done.prefill_tokens_total - before.prefill_tokens_total < len(other) + 10
+        assert done.aside_tokens_total == len(long) - 1
+        assert done.prefill_tokens_total - before.prefill_tokens_total < len(long) + 10
         assert not running.done()
         # What the lane has computed is as good as what the steps do.
-        tokens, finish = await end(engine.generate(request([*long, 5])))
-        assert finish.cached_tokens >= len(long)
-        assert tokens == alone
-        running.cancel()
+        token, logprob = await first_logprob(engine, long)
+        assert (token, logprob) == (alone[0], pytest.approx(alone[1], abs=0.05))
+        assert engine.stats().prefill_tokens_total - done.prefill_tokens_total < 10
     finally:
         engine.close()
+        in_steps.close()
+    await running
 
 
 async def test_long_prompt_that_is_given_up_leaves_no_trace() -> None:

@@ -18,10 +18,7 @@ from deployments.model.engine.request import GenerationRequest
 from deployments.model.engine.sampler import Sampler
 from deployments.model.engine.scheduler import Scheduler
 from deployments.model.engine.sequence import Sequence, Slot
-from deployments.model.engine.step_times import (
-    LEAST_CHUNK_TOKENS,
-    StepTimes,
-)
+from deployments.model.engine.step_times import LEAST_CHUNK_TOKENS, StepTimes
 from deployments.model.engine.vocabulary import Vocabulary
 
 

@@ -77,6 +77,11 @@ class PrefillLane:
         """The prompt is not wanted any more: the lane is free after the current piece."""
         self._stop.set()
 
+    def share(self, threads: int) -> int:
+        """Takes half of the threads; returns those that are left for the steps, one at least."""
+        self.threads = max(1, threads // 2)
+        return max(1, threads - self.threads)
+
     def take(self) -> tuple[Snapshot, int] | None:
         """What has been computed, and how many tokens of it here; None: it is not done, or nothing was begun, or it
         failed. Frees the lane when it is done."""

@@ -21,8 +21,7 @@ class _Mean:
     known: bool = False
 
     def add(self, value: float, limit: float = 2.0) -> None:
-        """One slow step on a busy machine counts as at most `limit` times the mean: what decoding takes is not measured
-        again while a long prompt is computed beside it."""
+        """One slow step on a busy machine counts as at most `limit` times the mean."""
         value = min(value, limit * self.value) if self.known else value
         self.value += (value - self.value) * (MEMORY if self.known else 1)
         self.known = True

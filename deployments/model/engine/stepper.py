@@ -134,11 +134,14 @@ class Stepper:
                 cache.release(sequence)
                 scheduler.preempt(sequence)
         for sequence in scheduler.fair_order():
-            matched, _ = cache.longest(sequence.tokens) if lane.wants(sequence, 0) else (0, [])
-            wanted = decoding > 0 and lane.wants(sequence, matched)
+            # Most are too short for it however little of them is there; only for the rest that is looked up.
+            wanted = (
+                decoding > 0 and lane.wants(sequence, 0) and lane.wants(sequence, cache.longest(sequence.tokens)[0])
+            )
             if wanted and not lane.sequence:
+                matched, prefix = cache.snapshot(sequence.tokens)
                 self._note_prompt(sequence, matched)
-                lane.begin(sequence, *cache.snapshot(sequence.tokens))
+                lane.begin(sequence, matched, prefix)
             sequence.is_ready = not wanted and sequence is not lane.sequence
 
     def _decoding(self) -> int:
@@ -226,8 +229,7 @@ class Stepper:
         """Computes the batch and notes it in the slots; returns the seconds that it took."""
         threads = self._cores.threads()
         if self._lane.sequence:
-            self._lane.threads = max(1, threads // 2)
-            threads = max(1, threads - self._lane.threads)
+            threads = self._lane.share(threads)
         if threads != self.threads:
             llama.llama_set_n_threads(self._context, threads, threads)
             self.threads = threads
