@@ -11,6 +11,7 @@ export class ApiError extends Error {
     this.isApiError = true;
     this.status = status;
     this.code = code;
+    this.isTold = false; // true where `whenSignedOut` has told the person already
   }
 
   /** True when trying again later can help. Without a code a proxy answered: 404 while the service starts. */
@@ -66,7 +67,10 @@ async function request(method, path, { body, signal } = {}) {
   }
   if (!response.ok) {
     const problem = await problemOf(response);
-    if (problem.status === 401 && path !== "/api/auth/login") onSignedOut();
+    if (problem.status === 401 && path !== "/api/auth/login") {
+      problem.isTold = true;
+      onSignedOut();
+    }
     throw problem;
   }
   const text = await response.text();

@@ -113,7 +113,7 @@ async function refreshList() {
     state.conversations = conversations;
     drawList();
   } catch (error) {
-    if (error.status !== 401 && !error.isTemporary) showAlert(error);
+    if (!error.isTemporary) showAlert(error);
   }
 }
 

@@ -14,8 +14,9 @@ export function el(tag, props = {}, ...children) {
   return node;
 }
 
-/** Shows a problem until it is dismissed or `clearAlert` is called. */
+/** Shows a problem until it is dismissed or `clearAlert` is called; one that was told already is not told again. */
 export function showAlert(error) {
+  if (error?.isTold) return;
   const text = typeof error === "string" ? error : error?.message || "Something went wrong.";
   if (typeof error !== "string" && !error?.isApiError) console.error(error);
   const dismiss = el("button", { type: "button", "aria-label": "Dismiss", onclick: clearAlert }, "×");

@@ -49,7 +49,7 @@ export class PeoplePanel {
       const found = users.filter((user) => !present.has(user.id)).map((user) => this.#found(user));
       this.results.replaceChildren(...(found.length ? found : [el("li", { class: "hint" }, "Nobody to add.")]));
     } catch (error) {
-      if (error.status !== 401) showAlert(error);
+      showAlert(error);
     }
   }
 
@@ -87,7 +87,7 @@ export class PeoplePanel {
         byId("people-toggle").focus(); // the button that had the focus is gone
       } catch (error) {
         button.disabled = false;
-        if (error.status !== 401) showAlert(error);
+        showAlert(error);
       }
     };
     return el("button", { type: "button", class: "quiet", "aria-label": label, onclick: click }, text);

@@ -241,7 +241,7 @@ def test_ended_session_leads_to_sign_in_and_says_why(visit: Visit, person: Perso
     person.call("POST", "/api/auth/logout", {})
     send(page, "Is anybody there?")
     expect(page.get_by_test_id("login-form")).to_be_visible()
-    expect(page.get_by_role("alert").first).to_contain_text("Sign in and try again.")
+    expect(page.get_by_role("alert").first).to_contain_text("Your session has ended. Please sign in again.")
 
 
 def test_signed_out_browser_holds_no_session(visit: Visit, person: Person) -> None:
