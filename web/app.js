@@ -53,7 +53,7 @@ function openInbox() {
   state.inbox?.close();
   // Without a cursor it starts at now, so the list is read after each connection: nothing falls between.
   state.inbox = new DurableStream("/api/stream/me", {
-    onEvent: refreshList,
+    onEvent: (type, payload) => (type === "unread.update" ? noteActivity(payload) : refreshList()),
     onOpen: refreshList,
     onState: (value) => setStream("inbox", value),
     onReset: openInbox,
@@ -126,6 +126,14 @@ function drawList() {
   const list = byId("conversation-list");
   list.replaceChildren(...(items.length ? items : [el("li", { class: "hint" }, "No conversations yet.")]));
   if (focused) [...list.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+}
+
+/** Reading a thread, too, tells of it: only what is newer than known moves a conversation. */
+function noteActivity({ conversation_id, last_activity_at }) {
+  const known = state.conversations?.find((each) => each.id === conversation_id);
+  if (!known || last_activity_at <= known.updated_at) return;
+  known.updated_at = last_activity_at;
+  moveToTop(conversation_id);
 }
 
 function moveToTop(id) {

@@ -98,6 +98,10 @@ export class ConversationPage {
       this.#refreshPeople();
       return;
     }
+    if (type === "conversation.updated") {
+      this.#conversationUpdated(payload.conversation);
+      return;
+    }
     this.store.apply(type, payload, id);
     if (type === "message.created") {
       this.onActivity(this.id);
@@ -147,6 +151,17 @@ export class ConversationPage {
     } finally {
       this.older.disabled = false;
     }
+  }
+
+  #conversationUpdated({ title, deleted_at }) {
+    if (deleted_at) {
+      this.close();
+      showAlert("This conversation was deleted.");
+      this.onGone();
+      return;
+    }
+    byId("conversation-title").textContent = title;
+    document.title = `${title} · RustyGPT`;
   }
 
   async #refreshPeople() {

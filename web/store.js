@@ -56,18 +56,21 @@ export class ConversationStore {
     }
     const offset = offsetOf(id);
     if (type === "message.created") this.#created(payload.message, offset, [type, payload, id]);
-    else if (type === "message.delta") this.#delta(payload, offset);
+    else if (type === "message.updated" && this.threads.has(rootId)) this.#put(payload.message, offset);
+    else if (type === "message.deleted") {
+      this.#update(payload.message_id, offset, { content: "", deleted_at: payload.deleted_at });
+    } else if (type === "message.delta") this.#delta(payload, offset);
     else if (type === "message.done") this.#done(payload, offset);
     else if (type === "error" && payload.message_id) {
       this.#update(payload.message_id, offset, { error: payload.message });
     }
   }
 
-  /** What a follow-up answers: the newest message (of a thread, if given), and of those made together the deepest. */
+  /** What a follow-up answers: the newest message that was not deleted (of a thread, if given). */
   lastMessage(rootId = null) {
     let last = null;
     for (const message of this.threads.get(rootId) ?? this.messages.values()) {
-      if (!last || isLater(message, last)) last = message;
+      if (!message.deleted_at && (!last || message.seq > last.seq)) last = message;
     }
     return last;
   }
@@ -132,9 +135,4 @@ export class ConversationStore {
     thread.splice(at, 0, message);
     this.listener("message", message);
   }
-}
-
-function isLater(a, b) {
-  const [timeA, timeB] = [Date.parse(a.created_at), Date.parse(b.created_at)];
-  return timeA !== timeB ? timeA > timeB : a.path.length > b.path.length;
 }

@@ -8,7 +8,10 @@
 //
 // A tab that is hidden gives its connection back (browsers allow six a host over HTTP/1.1) and resumes when shown.
 
-const EVENTS = ["message.created", "message.delta", "message.done", "membership.changed"]; // and "error"
+const EVENTS = [
+  "message.created", "message.updated", "message.deleted", "message.delta", "message.done",
+  "conversation.updated", "membership.changed", "unread.update",
+]; // and "error"
 const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 8_000;
 const RECONNECT_SPREAD_MS = 300;

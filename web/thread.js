@@ -16,10 +16,11 @@ export const authorOf = (message) =>
   message.role === "assistant" ? message.author_name || "Assistant" : message.author_name || message.role;
 
 function statusOf(message) {
+  if (message.deleted_at) return "Deleted";
   if (message.error) return message.error;
   if (message.state === "queued") return "Waiting…";
   if (message.state === "streaming") return "Answering…";
-  return ENDINGS[message.finish_reason] ?? "";
+  return ENDINGS[message.finish_reason] ?? (message.edited_at ? "Edited" : "");
 }
 
 export class ThreadsView {
@@ -66,8 +67,9 @@ export class ThreadsView {
     const running = message.state !== "done";
     parts.node.dataset.state = message.state;
     parts.node.setAttribute("aria-busy", String(running));
-    parts.reply.hidden = running;
+    parts.reply.hidden = running || Boolean(message.deleted_at);
     parts.status.textContent = statusOf(message);
+    if (!message.parent_id) this.#name(message);
     parts.status.classList.toggle("error", Boolean(message.error) || message.finish_reason === "error");
     if (running && message.role === "assistant" && !parts.stop) {
       parts.stop = this.#stopButton(message);
@@ -207,14 +209,24 @@ export class ThreadsView {
     const known = this.sections.get(message.root_id);
     if (known) return known.node;
     const ordinal = message.path[0];
-    const node = el("section", { class: "thread", "aria-label": `Thread ${ordinal}`, "data-root-id": message.root_id });
+    const heading = el("h2", { class: "thread-title", "data-testid": "thread-title", hidden: true });
+    const attributes = { class: "thread", "aria-label": `Thread ${ordinal}`, "data-root-id": message.root_id };
+    const node = el("section", attributes, heading);
     let next = null;
     for (const other of this.sections.values()) {
       if (other.ordinal > ordinal && (!next || other.ordinal < next.ordinal)) next = other;
     }
     this.container.insertBefore(node, next?.node ?? null);
-    this.sections.set(message.root_id, { node, ordinal });
+    this.sections.set(message.root_id, { node, ordinal, heading });
     return node;
+  }
+
+  /** The thread's title stands above it once the model, or a person, has given it one. */
+  #name(root) {
+    const { node, ordinal, heading } = this.sections.get(root.root_id);
+    heading.textContent = root.title ?? "";
+    heading.hidden = !root.title;
+    node.setAttribute("aria-label", root.title ?? `Thread ${ordinal}`);
   }
 }
 

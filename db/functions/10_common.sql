@@ -23,6 +23,22 @@ language sql immutable as $$
     select to_char(p at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;
 
+-- For whom the row-level policies act; null outside an api_* function.
+create or replace function rustygpt.actor_id() returns uuid
+language sql stable
+as $$ select nullif(current_setting('app.current_user_id', true), '')::uuid $$;
+
+-- Definer, so that the participants' own policy can use it without recursion. In a deleted conversation nobody
+-- has a role.
+create or replace function rustygpt.actor_role(p_conversation_id uuid) returns rustygpt.conversation_role
+language sql stable
+as $$
+    select p.role from rustygpt.participants p
+      join rustygpt.conversations c on c.id = p.conversation_id
+     where p.conversation_id = p_conversation_id and p.user_id = rustygpt.actor_id() and p.left_at is null
+       and c.deleted_at is null
+$$;
+
 -- Who is behind this session token? Raises 401 unless the session is live, 423 when the account is disabled.
 create or replace function rustygpt.session_user_id(p_token_hash bytea) returns uuid
 language plpgsql stable as $$
@@ -55,6 +71,50 @@ begin
     perform set_config('app.current_user_id', actor::text, true);
     return actor;
 end
+$$;
+
+-- A function that creates something begins with this and ends with `remember`. p_once is null, or [key,
+-- fingerprint of the request]. Null: the work is to be done now. Else the answer that this request got before;
+-- a request with the same key that is being worked on is waited for.
+create or replace function rustygpt.recall(p_actor uuid, p_once text[]) returns json
+language plpgsql volatile as $$
+declare
+    held rustygpt.idempotency_keys;
+begin
+    if p_once is null then
+        return null;
+    end if;
+    insert into rustygpt.idempotency_keys (user_id, key, fingerprint) values (p_actor, p_once[1], p_once[2])
+    on conflict (user_id, key) do nothing;
+    if found then
+        return null;
+    end if;
+    select * into held from rustygpt.idempotency_keys where user_id = p_actor and key = p_once[1];
+    if not found then
+        return rustygpt.recall(p_actor, p_once);   -- it grew too old just now
+    elsif held.fingerprint <> p_once[2] then
+        perform rustygpt.fail(422, 'RGP.IDEMPOTENCY.MISMATCH',
+            'This Idempotency-Key was used for another request. Use a new key for a new request.');
+    end if;
+    return held.answer;
+end
+$$;
+
+create or replace function rustygpt.remember(p_actor uuid, p_once text[], p_answer json) returns json
+language plpgsql volatile as $$
+begin
+    if p_once is not null then
+        update rustygpt.idempotency_keys set answer = p_answer where user_id = p_actor and key = p_once[1];
+    end if;
+    return p_answer;
+end
+$$;
+
+-- The number of the conversation's next message. Under the channel's lock.
+create or replace function rustygpt.next_seq(p_conversation_id uuid) returns bigint
+language sql volatile as $$
+    update rustygpt.conversations set message_count = message_count + 1, updated_at = now()
+     where id = p_conversation_id returning message_count
 $$;
 
 -- Moves the idle limit forward, at most once a minute so that reading stays free of writes.

@@ -4,13 +4,12 @@
 create or replace function rustygpt.enqueue_turn(p_parent_id uuid, p_model text, p_deadline interval) returns uuid
 language plpgsql volatile as $$
 declare
-    parent rustygpt.messages;
+    parent rustygpt.messages := rustygpt.visible_message(p_parent_id);
     answer uuid := rustygpt.uuid_v7();
 begin
-    update rustygpt.messages set child_count = child_count + 1 where id = p_parent_id returning * into strict parent;
-    insert into rustygpt.messages (id, conversation_id, root_id, parent_id, role, state, path)
+    insert into rustygpt.messages (id, conversation_id, root_id, parent_id, role, state, path, seq)
     values (answer, parent.conversation_id, parent.root_id, parent.id, 'assistant', 'queued',
-            parent.path || parent.child_count);
+            rustygpt.next_path(parent.id), rustygpt.next_seq(parent.conversation_id));
     insert into rustygpt.turns (message_id, conversation_id, model, deadline_at)
     values (answer, parent.conversation_id, p_model, now() + p_deadline);
     perform rustygpt.append_event(parent.conversation_id, 'message.created',
@@ -48,17 +47,17 @@ begin
             'code', case p_reason when 'timeout' then 'assistant_timeout' else 'assistant_stream_error' end,
             'message', p_error, 'message_id', written.id), written.id);
     end if;
-    perform rustygpt.append_event(written.conversation_id, 'thread.activity', json_build_object(
-        'conversation_id', written.conversation_id, 'root_id', written.root_id,
-        'last_activity_at', rustygpt.instant(now())));
     update rustygpt.conversations set updated_at = now() where id = written.conversation_id;
+    perform rustygpt.touch_thread(written.conversation_id, written.root_id);
+    perform rustygpt.tell_unread(written.conversation_id, written.root_id);
     return true;
 end
 $$;
 
 -- Takes the lease of up to p_limit turns that nobody works on: new ones, and those whose lease ran out.
 -- p_only names one turn that the caller was handed; without it, turns younger than p_patience are left to
--- the replica that the Gateway chose for them. A sixth attempt is not made: the turn ends with an error.
+-- the replica that the Gateway chose for them. A sixth attempt is not made: the turn ends with an error. A turn that is
+-- ended here is the last of the call: ending it locks inboxes, and conversations are locked before those.
 create or replace function rustygpt.worker_claim(
     p_model text, p_owner text, p_lease interval, p_limit integer, p_only uuid, p_patience interval
 ) returns json language plpgsql volatile as $$
@@ -80,7 +79,7 @@ begin
         if open_turn.epoch >= 5 then
             perform rustygpt.end_turn(open_turn.message_id, 'error', null,
                 'The model failed on this message several times. Ask again, or choose another model.');
-            continue;
+            exit;
         end if;
         perform 1 from rustygpt.channels where id = open_turn.conversation_id for no key update;
         update rustygpt.turns
@@ -93,28 +92,67 @@ begin
         end if;
         if taken.cancel_requested then
             perform rustygpt.end_turn(taken.message_id, 'cancelled');
-            continue;
+            exit;
         end if;
         if taken.deadline_at < now() then
             perform rustygpt.end_turn(taken.message_id, 'timeout', null, 'The answer took longer than allowed.');
-            continue;
+            exit;
         end if;
         update rustygpt.messages set state = 'streaming' where id = taken.message_id;
-        claims := claims || (
-            select json_build_object(
-                'message_id', m.id, 'conversation_id', m.conversation_id, 'root_id', m.root_id,
-                'parent_id', m.parent_id, 'depth', cardinality(m.path), 'epoch', taken.epoch,
-                'delta_count', taken.delta_count,
-                'seconds_left', extract(epoch from taken.deadline_at - now()),
-                'token_ids', rustygpt.streamed_token_ids(m.id),
-                'history', (
-                    select json_agg(json_build_object('role', a.role, 'content', a.content) order by a.path)
-                      from rustygpt.messages a
-                     where a.root_id = m.root_id and cardinality(a.path) < cardinality(m.path)
-                       and a.path = m.path[1:cardinality(a.path)] and a.content <> ''))
-              from rustygpt.messages m where m.id = taken.message_id);
+        claims := claims || rustygpt.claim_json(taken);
     end loop;
     return coalesce(array_to_json(claims), '[]'::json);
+end
+$$;
+
+-- What a replica needs in order to write the answer, or to go on with it.
+create or replace function rustygpt.claim_json(p_turn rustygpt.turns) returns json
+language sql stable as $$
+    select json_build_object(
+        'message_id', m.id, 'conversation_id', m.conversation_id, 'root_id', m.root_id,
+        'parent_id', m.parent_id, 'depth', cardinality(m.path), 'epoch', p_turn.epoch,
+        'delta_count', p_turn.delta_count, 'seconds_left', extract(epoch from p_turn.deadline_at - now()),
+        'system_prompt', c.system_prompt, 'temperature', c.temperature,
+        'needs_title', (select title is null from rustygpt.messages where id = m.root_id),
+        'token_ids', rustygpt.streamed_token_ids(m.id),
+        'history', rustygpt.history_json(m.parent_id))
+      from rustygpt.messages m join rustygpt.conversations c on c.id = m.conversation_id
+     where m.id = p_turn.message_id
+$$;
+
+-- A message and those above it, root first, as the model is to read them: without deleted and empty ones.
+-- `name` is the author's in a conversation of several people, else null.
+create or replace function rustygpt.history_json(p_message_id uuid) returns json
+language sql stable as $$
+    with recursive ancestors as (
+        select * from rustygpt.messages where id = p_message_id
+        union all
+        select m.* from ancestors a join rustygpt.messages m on m.id = a.parent_id),
+    said as (
+        select a.path, a.role, a.content, c.is_group,
+               coalesce(a.author_label, u.display_name, u.username) as author_name
+          from ancestors a join rustygpt.conversations c on c.id = a.conversation_id
+          left join rustygpt.users u on u.id = a.author_id
+         where a.deleted_at is null and a.content <> '')
+    select json_agg(json_build_object('role', role, 'content', content,
+                        'name', case when is_group or (select count(distinct author_name) from said) > 1
+                                     then author_name end) order by path)
+      from said
+$$;
+
+-- The model's title for a thread; one that a person gave is kept.
+create or replace function rustygpt.worker_set_title(p_root_id uuid, p_title text) returns boolean
+language plpgsql volatile as $$
+declare
+    place uuid;
+begin
+    select conversation_id into place from rustygpt.messages where id = p_root_id;
+    perform rustygpt.lock_channel(place);
+    if exists (select 1 from rustygpt.messages where id = p_root_id and title is null and deleted_at is null) then
+        perform rustygpt.set_title(p_root_id, p_title);
+        return true;
+    end if;
+    return false;
 end
 $$;
 

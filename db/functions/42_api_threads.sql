@@ -1,49 +1,65 @@
+-- p_models are the models that are served, the default first.
 create or replace function rustygpt.api_post_root(
-    p_session bytea, p_idle interval, p_conversation_id uuid, p_content text, p_model text, p_deadline interval
+    p_session bytea, p_idle interval, p_once text[], p_conversation_id uuid, p_content text,
+    p_models text[], p_deadline interval
 ) returns json language plpgsql volatile as $$
 declare
     actor uuid := rustygpt.sign_in(p_session);
+    replay json := rustygpt.recall(actor, p_once);
     ordinal integer;
     new_id uuid := rustygpt.uuid_v7();
 begin
+    if replay is not null then
+        return replay;
+    end if;
     perform rustygpt.touch_session(p_session, p_idle);
     perform rustygpt.require_role(p_conversation_id, 'member');
     perform rustygpt.lock_channel(p_conversation_id);
-    update rustygpt.conversations set root_count = root_count + 1, updated_at = now()
+    update rustygpt.conversations set root_count = root_count + 1
      where id = p_conversation_id returning root_count into strict ordinal;
-    insert into rustygpt.messages (id, conversation_id, root_id, author_id, role, state, content, path)
-    values (new_id, p_conversation_id, new_id, actor, 'user', 'done', p_content, array[ordinal]);
-    return rustygpt.publish_post(new_id, p_model, p_deadline);
+    insert into rustygpt.messages (id, conversation_id, root_id, author_id, role, state, content, path, seq)
+    values (new_id, p_conversation_id, new_id, actor, 'user', 'done', p_content, array[ordinal],
+            rustygpt.next_seq(p_conversation_id));
+    return rustygpt.remember(actor, p_once, rustygpt.publish_post(new_id, p_models, p_deadline));
 end
 $$;
 
 create or replace function rustygpt.api_reply(
-    p_session bytea, p_idle interval, p_parent_id uuid, p_content text, p_model text, p_deadline interval
+    p_session bytea, p_idle interval, p_once text[], p_parent_id uuid, p_content text,
+    p_models text[], p_deadline interval
 ) returns json language plpgsql volatile as $$
 declare
     actor uuid := rustygpt.sign_in(p_session);
+    replay json := rustygpt.recall(actor, p_once);
     parent rustygpt.messages;
     new_id uuid := rustygpt.uuid_v7();
 begin
-    perform rustygpt.touch_session(p_session, p_idle);
-    parent := rustygpt.visible_message(p_parent_id);
-    perform rustygpt.require_role(parent.conversation_id, 'member');
-    perform rustygpt.lock_channel(parent.conversation_id);
-    if (select state from rustygpt.messages where id = p_parent_id) <> 'done' then
-        perform rustygpt.fail(409, 'RGP.CONFLICT', 'This answer is still being written. Wait for it, or stop it first.');
+    if replay is not null then
+        return replay;
     end if;
-    update rustygpt.messages set child_count = child_count + 1 where id = p_parent_id returning * into strict parent;
-    insert into rustygpt.messages (id, conversation_id, root_id, parent_id, author_id, role, state, content, path)
+    perform rustygpt.touch_session(p_session, p_idle);
+    parent := rustygpt.locked_message(p_parent_id, 'member');
+    if parent.state <> 'done' then
+        perform rustygpt.fail(409, 'RGP.CONFLICT', 'This answer is still being written. Wait for it, or stop it first.');
+    elsif parent.deleted_at is not null then
+        perform rustygpt.fail(409, 'RGP.CONFLICT', 'This message was deleted. Reply to another one.');
+    end if;
+    insert into rustygpt.messages (id, conversation_id, root_id, parent_id, author_id, role, state, content, path, seq)
     values (new_id, parent.conversation_id, parent.root_id, parent.id, actor, 'user', 'done', p_content,
-            parent.path || parent.child_count);
-    update rustygpt.conversations set updated_at = now() where id = parent.conversation_id;
-    return rustygpt.publish_post(new_id, p_model, p_deadline);
+            rustygpt.next_path(parent.id), rustygpt.next_seq(parent.conversation_id));
+    return rustygpt.remember(actor, p_once, rustygpt.publish_post(new_id, p_models, p_deadline));
 end
 $$;
 
 -- Every writer of a conversation takes this lock first; so all wait in one order.
 create or replace function rustygpt.lock_channel(p_channel_id uuid) returns void
 language sql volatile as $$ select 1 from rustygpt.channels where id = p_channel_id for no key update $$;
+
+-- The place of a message's next child. Under the channel's lock.
+create or replace function rustygpt.next_path(p_parent_id uuid) returns integer[]
+language sql volatile as $$
+    update rustygpt.messages set child_count = child_count + 1 where id = p_parent_id returning path || child_count
+$$;
 
 -- A message that exists: 404 otherwise. Whether the actor may see it is for require_role to say.
 create or replace function rustygpt.visible_message(p_message_id uuid) returns rustygpt.messages
@@ -59,35 +75,84 @@ begin
 end
 $$;
 
--- Tells readers of a new user message and queues the answer to it.
-create or replace function rustygpt.publish_post(p_message_id uuid, p_model text, p_deadline interval) returns json
+-- A message that the actor may change something about, as it is once nobody else can change it.
+create or replace function rustygpt.locked_message(p_message_id uuid, p_least rustygpt.conversation_role)
+returns rustygpt.messages language plpgsql volatile as $$
+declare
+    found_message rustygpt.messages := rustygpt.visible_message(p_message_id);
+begin
+    perform rustygpt.require_role(found_message.conversation_id, p_least);
+    perform rustygpt.lock_channel(found_message.conversation_id);
+    -- Again: the right may have ended, and the message changed, while the lock was waited for.
+    perform rustygpt.require_role(found_message.conversation_id, p_least);
+    return rustygpt.visible_message(p_message_id);
+end
+$$;
+
+-- Tells readers of a new user message, and queues the answer to it where the assistant is to answer.
+create or replace function rustygpt.publish_post(p_message_id uuid, p_models text[], p_deadline interval) returns json
 language plpgsql volatile as $$
 declare
     posted rustygpt.messages;
+    model text;
     answer uuid;
     before_post text;
 begin
     select * into strict posted from rustygpt.messages where id = p_message_id;
     before_post := rustygpt.channel_cursor(posted.conversation_id);
     if posted.parent_id is null then
+        update rustygpt.messages set last_activity_at = created_at where id = p_message_id;
         perform rustygpt.append_event(posted.conversation_id, 'thread.new', json_build_object(
             'conversation_id', posted.conversation_id, 'root_id', posted.root_id,
             'summary', rustygpt.thread_json(posted.root_id)));
     end if;
     perform rustygpt.append_event(posted.conversation_id, 'message.created',
         json_build_object('message', rustygpt.message_json(posted.id)), posted.id);
-    answer := rustygpt.enqueue_turn(posted.id, p_model, p_deadline);
-    perform rustygpt.append_event(posted.conversation_id, 'thread.activity', json_build_object(
-        'conversation_id', posted.conversation_id, 'root_id', posted.root_id,
-        'last_activity_at', rustygpt.instant(now())));
-    return json_build_object(
-        'message_id', posted.id, 'root_id', posted.root_id, 'conversation_id', posted.conversation_id,
-        'parent_id', posted.parent_id, 'depth', cardinality(posted.path), 'assistant_message_id', answer,
-        'cursor', before_post);
+    if rustygpt.is_answered(posted.conversation_id, posted.content) then
+        model := rustygpt.answering_model(posted.conversation_id, p_models);
+        answer := rustygpt.enqueue_turn(posted.id, model, p_deadline);
+    end if;
+    perform rustygpt.touch_thread(posted.conversation_id, posted.root_id);
+    perform rustygpt.tell_unread(posted.conversation_id, posted.root_id);
+    return rustygpt.post_json(posted, answer, model, before_post);
 end
 $$;
 
--- Newest activity first; p_before is the last page's last_activity_at and root_id, as 'instant,uuid'.
+create or replace function rustygpt.post_json(
+    p_posted rustygpt.messages, p_answer_id uuid, p_model text, p_cursor text
+) returns json language sql stable as $$
+    select json_build_object(
+        'message_id', p_posted.id, 'root_id', p_posted.root_id, 'conversation_id', p_posted.conversation_id,
+        'parent_id', p_posted.parent_id, 'depth', cardinality(p_posted.path),
+        'assistant_message_id', p_answer_id, 'model', p_model, 'cursor', p_cursor)
+$$;
+
+-- Whether the assistant answers a message of a person.
+create or replace function rustygpt.is_answered(p_conversation_id uuid, p_content text) returns boolean
+language sql stable as $$
+    select case reply_mode
+           when 'always' then true
+           when 'mentioned' then p_content ~* '(^|[^[:alnum:]_@.])@assistant($|[^[:alnum:]_-])'
+           else false end
+      from rustygpt.conversations where id = p_conversation_id
+$$;
+
+-- The conversation's model, or the default one. A chosen one that is gone is not replaced behind people's backs.
+create or replace function rustygpt.answering_model(p_conversation_id uuid, p_models text[]) returns text
+language plpgsql stable as $$
+declare
+    chosen text;
+begin
+    select model into chosen from rustygpt.conversations where id = p_conversation_id;
+    if chosen <> all (p_models) then
+        perform rustygpt.fail(409, 'RGP.LLM.CONFIG', format(
+            'The model %s of this conversation is not served any more. Choose another one in its settings.', chosen));
+    end if;
+    return coalesce(chosen, p_models[1]);
+end
+$$;
+
+-- Latest activity first; p_before is the last page's last_activity_at and root_id, as 'instant,uuid'.
 create or replace function rustygpt.api_list_threads(
     p_session bytea, p_conversation_id uuid, p_before_at timestamptz, p_before_id uuid, p_limit integer
 ) returns json language plpgsql volatile as $$
@@ -95,51 +160,59 @@ begin
     perform rustygpt.sign_in(p_session);
     perform rustygpt.require_role(p_conversation_id, 'viewer');
     return (
-        with activity as (
-            select root_id, max(created_at) as last_at from rustygpt.messages
-             where conversation_id = p_conversation_id group by root_id),
-        page as (
-            select root_id, last_at from activity
-             where p_before_at is null or (last_at, root_id) < (p_before_at, p_before_id)
-             order by last_at desc, root_id desc limit p_limit + 1),
-        shown as (select * from page order by last_at desc, root_id desc limit p_limit)
+        with page as (
+            select id, last_activity_at from rustygpt.messages
+             where conversation_id = p_conversation_id and parent_id is null
+               and (p_before_at is null or (last_activity_at, id) < (p_before_at, p_before_id))
+             order by last_activity_at desc, id desc limit p_limit + 1),
+        shown as (select * from page order by last_activity_at desc, id desc limit p_limit)
         select json_build_object(
-            'threads', coalesce((select json_agg(rustygpt.thread_json(root_id) order by last_at desc, root_id desc)
+            'threads', coalesce((select json_agg(rustygpt.thread_json(id) order by last_activity_at desc, id desc)
                                    from shown), '[]'::json),
             'next_before', case when (select count(*) from page) > p_limit then (
-                select rustygpt.instant(last_at) || ',' || root_id from shown order by last_at, root_id limit 1) end,
+                select rustygpt.instant(last_activity_at) || ',' || id from shown
+                 order by last_activity_at, id limit 1) end,
             'cursor', rustygpt.channel_cursor(p_conversation_id)));
 end
 $$;
 
--- Depth-first, parents before children, siblings in order of creation; p_after is exclusive.
--- One statement, hence one snapshot: text of streaming messages and the cursor belong together.
-create or replace function rustygpt.api_get_tree(p_session bytea, p_root_id uuid, p_after integer[], p_limit integer)
-returns json language plpgsql volatile as $$
+-- Depth-first, parents before children, siblings in order of creation. p_after and p_before are exclusive; with
+-- p_before alone the page ends just before it. One statement, hence one snapshot: text of streaming messages and
+-- the cursor belong together.
+create or replace function rustygpt.api_get_tree(
+    p_session bytea, p_root_id uuid, p_after integer[], p_before integer[], p_limit integer
+) returns json language plpgsql volatile as $$
 declare
     root rustygpt.messages;
 begin
     perform rustygpt.sign_in(p_session);
     root := rustygpt.visible_message(p_root_id);
     perform rustygpt.require_role(root.conversation_id, 'viewer');
-    return (select rustygpt.tree_json(root.root_id, root.conversation_id, p_after, p_limit));
+    return (select rustygpt.tree_json(root.root_id, root.conversation_id, p_after, p_before, p_limit));
 end
 $$;
 
 -- Stable, so that all its queries read the snapshot of the calling statement.
 create or replace function rustygpt.tree_json(
-    p_root_id uuid, p_conversation_id uuid, p_after integer[], p_limit integer
+    p_root_id uuid, p_conversation_id uuid, p_after integer[], p_before integer[], p_limit integer
 ) returns json language sql stable as $$
-    with page as (
+    with forwards as (
         select id, path from rustygpt.messages
-         where root_id = p_root_id and (p_after is null or path > p_after)
-         order by path limit p_limit + 1),
-    shown as (select * from page order by path limit p_limit)
+         where p_before is null and root_id = p_root_id and (p_after is null or path > p_after)
+         order by path limit p_limit),
+    backwards as (
+        select id, path from rustygpt.messages
+         where p_before is not null and root_id = p_root_id and path < p_before and (p_after is null or path > p_after)
+         order by path desc limit p_limit),
+    shown as (select * from forwards union all select * from backwards),
+    ends as (select min(path) as first, max(path) as last from shown)
     select json_build_object(
         'root_id', p_root_id, 'conversation_id', p_conversation_id,
         'messages', coalesce((select json_agg(rustygpt.message_json(id) order by path) from shown), '[]'::json),
-        'next_after', case when (select count(*) from page) > p_limit then (
-            select rustygpt.dotted(path) from shown order by path desc limit 1) end,
+        'next_after', (select rustygpt.dotted(last) from ends where exists (
+            select 1 from rustygpt.messages where root_id = p_root_id and path > last)),
+        'previous_before', (select rustygpt.dotted(first) from ends where exists (
+            select 1 from rustygpt.messages where root_id = p_root_id and path < first)),
         'cursor', rustygpt.channel_cursor(p_conversation_id))
 $$;
 
@@ -164,7 +237,10 @@ language plpgsql volatile as $$
 declare
     turn rustygpt.turns;
 begin
-    select * into strict turn from rustygpt.turns where message_id = p_message_id;
+    select * into turn from rustygpt.turns where message_id = p_message_id;
+    if not found then
+        return 'completed';   -- it was imported
+    end if;
     perform rustygpt.lock_channel(turn.conversation_id);
     select * into strict turn from rustygpt.turns where message_id = p_message_id for update;
     if turn.state = 'done' then

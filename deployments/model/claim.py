@@ -10,7 +10,8 @@ from uuid import UUID
 @dataclass(frozen=True)
 class Claim:
     """`epoch` fences: appends with an older one are refused. `token_ids` were committed by earlier holders,
-    in `delta_count` deltas. `history` are the ancestors, root first, {"role", "content"} each."""
+    in `delta_count` deltas. `history` are the ancestors, root first, {"role", "content", "name"} each; `name` is set
+    where several people speak. `system_prompt` and `temperature` are the conversation's; None: the model's."""
 
     message_id: UUID
     conversation_id: UUID
@@ -21,7 +22,10 @@ class Claim:
     delta_count: int
     seconds_left: float
     token_ids: tuple[int, ...]
-    history: tuple[dict[str, str], ...]
+    history: tuple[dict[str, str | None], ...]
+    system_prompt: str | None
+    temperature: float | None
+    needs_title: bool
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -37,4 +41,7 @@ class Claim:
             seconds_left=float(value["seconds_left"]),
             token_ids=tuple(value["token_ids"]),
             history=tuple(value["history"] or ()),
+            system_prompt=value["system_prompt"],
+            temperature=value["temperature"],
+            needs_title=value["needs_title"],
         )

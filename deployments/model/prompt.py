@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 Message = dict[str, str]
 
@@ -28,6 +28,17 @@ def fit(
         # Templates expect a user's message first.
         while len(kept) > 1 and kept[0]["role"] == "assistant":
             del kept[0]
+
+
+def attributed(history: Sequence[Mapping[str, str | None]]) -> list[Message]:
+    """The history as the model reads it: what a person said begins with the name, where a name is given."""
+    return [
+        {
+            "role": said["role"] or "",
+            "content": f"{said['name']}: {said['content']}" if said["name"] else said["content"] or "",
+        }
+        for said in history
+    ]
 
 
 def merged(history: Sequence[Message]) -> list[Message]:

@@ -8,6 +8,7 @@ running --"lost": somebody claimed it after us--> (no longer ours; nothing is wr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from datetime import timedelta
@@ -29,7 +30,8 @@ from deployments.model.engine import (
     PromptTooLong,
     QueueFull,
 )
-from deployments.model.prompt import fit
+from deployments.model.prompt import attributed, fit
+from deployments.model.titles import write_title
 from deployments.observability.metrics import FIRST_TOKEN_SECONDS, TURNS
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class TurnRunner:
         self._model_id = model_id
         self._model = model
         self._owner = owner
+        self._makes_titles = turn.titles
         self._lease = timedelta(seconds=turn.lease_seconds)
         self._patience = timedelta(seconds=turn.patience_seconds)
         self._writer = AppendWriter(database, self._lease)
@@ -103,6 +106,8 @@ class TurnRunner:
             await turn.settled.wait()
             if not turn.lost:
                 await self._finish(claim, finish)
+                if self._makes_titles and claim.needs_title and finish.reason in ("stop", "length"):
+                    await self._give_title(claim)
         except Exception:
             # The lease runs out and the turn is tried again, at most five times in all.
             logger.exception("turn %s failed", claim.message_id)
@@ -144,20 +149,28 @@ class TurnRunner:
         limit = self._engine.max_sequence_tokens
         # A quarter of the window, or less when answers are shorter, is kept for the answer.
         room = limit - min(model.max_tokens, limit // 4)
-        prompt = await asyncio.to_thread(fit, model.system_prompt, claim.history, self._engine.render_chat, room)
+        system = model.system_prompt if claim.system_prompt is None else claim.system_prompt
+        history = attributed(claim.history)
+        prompt = await asyncio.to_thread(fit, system, history, self._engine.render_chat, room)
         if len(prompt) > room:
             raise PromptTooLong(len(prompt), room)
         return GenerationRequest(
             prompt_token_ids=tuple(prompt),
             produced_token_ids=claim.token_ids,
             max_tokens=model.max_tokens,
-            temperature=model.temperature,
+            temperature=model.temperature if claim.temperature is None else claim.temperature,
             top_p=model.top_p,
             top_k=model.top_k,
             repeat_penalty=model.repeat_penalty,
             deadline=time.monotonic() + claim.seconds_left,
             user=str(claim.conversation_id),
         )
+
+    async def _give_title(self, claim: Claim) -> None:
+        # Lost with the replica, if it dies now: then the thread's next answer brings the title.
+        with contextlib.suppress(EngineError, DatabaseUnavailable):
+            if title := await write_title(self._engine, attributed(claim.history), str(claim.conversation_id)):
+                await self._database.value("worker_set_title", claim.root_id, title)
 
     async def _finish(self, claim: Claim, finish: Finish) -> None:
         usage = {

@@ -20,6 +20,8 @@ TABLES = (
     "channels",
     "events",
     "turns",
+    "message_versions",
+    "idempotency_keys",
     "secrets",
 )
 
@@ -40,24 +42,31 @@ async def test_outsider_is_refused_everything(store: Store) -> None:
     ben_id = await store.user_id(ben)
     for name, args in {
         "get_conversation": (ben, conversation),
-        "add_participant": (ben, conversation, ben_id, "owner"),
-        "post_root": (ben, HOUR, conversation, "hello", "default", HOUR),
-        "reply": (ben, HOUR, root, "hello", "default", HOUR),
+        "add_participant": (ben, None, conversation, ben_id, "owner"),
+        "post_root": (ben, HOUR, None, conversation, "hello", ["default"], HOUR),
+        "reply": (ben, HOUR, None, root, "hello", ["default"], HOUR),
         "list_threads": (ben, conversation, None, None, 10),
-        "get_tree": (ben, root, None, 10),
+        "get_tree": (ben, root, None, None, 10),
         "cancel": (ben, answer),
+        "edit": (ben, HOUR, root, "hello", None),
+        "list_versions": (ben, root),
+        "delete_message": (ben, HOUR, root),
+        "restore": (ben, HOUR, root),
+        "regenerate": (ben, HOUR, None, answer, ["default"], HOUR),
+        "branch": (ben, HOUR, None, root, "hello", ["default"], HOUR),
+        "rename_thread": (ben, HOUR, root, "Mine"),
         "stream_open": (ben, HOUR, conversation),
     }.items():
         assert await refused(403, store.call(name, *args)) == "RGP.RBAC.FORBIDDEN", name
-    assert str(conversation) not in str(await store.call("list_conversations", ben))
+    assert str(conversation) not in str(await store.call("list_conversations", ben, None, None, None, None, 100))
 
 
 async def test_viewer_reads_but_does_not_write(store: Store) -> None:
     ann, ben = store.sessions["ann"], store.sessions["ben"]
     conversation = await store.conversation(ann)
     posted = await store.ask(ann, conversation)
-    await store.call("add_participant", ann, conversation, await store.user_id(ben), "viewer")
-    assert (await store.call("get_tree", ben, UUID(posted["root_id"]), None, 10))["messages"]
+    await store.call("add_participant", ann, None, conversation, await store.user_id(ben), "viewer")
+    assert (await store.tree(ben, posted["root_id"]))["messages"]
     await refused(403, store.ask(ben, conversation))
     await refused(403, store.call("cancel", ben, UUID(posted["assistant_message_id"])))
 
@@ -67,7 +76,7 @@ async def test_unknown_session_is_refused(store: Store) -> None:
 
 
 async def test_unknown_message_is_not_found(store: Store) -> None:
-    assert await refused(404, store.call("get_tree", store.sessions["ann"], uuid4(), None, 10)) == "RGP.NOT_FOUND"
+    assert await refused(404, store.tree(store.sessions["ann"], str(uuid4()))) == "RGP.NOT_FOUND"
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -41,7 +41,7 @@ async def test_takeover_starts_from_the_stored_tokens(store: Store) -> None:
     assert (new["token_ids"], new["delta_count"]) == ([11, 12, 13], 2)
     await store.append(new, 2, "three")
     assert await store.finish(new)
-    tree = await store.call("get_tree", store.sessions["ann"], UUID(new["root_id"]), None, 10)
+    tree = await store.tree(store.sessions["ann"], new["root_id"])
     assert tree["messages"][1]["content"] == "one two three"
 
 

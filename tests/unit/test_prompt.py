@@ -1,13 +1,15 @@
-"""Which messages of a thread go into the prompt."""
+"""Which messages of a thread go into the prompt, and what its title is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.model.prompt import Message, fit, merged
+from deployments.model.prompt import Message, attributed, fit, merged
+from deployments.model.titles import LONGEST, trimmed
 
 
 def render(messages: Sequence[Message]) -> list[int]:
@@ -44,3 +46,33 @@ def test_neighbours_of_one_role_become_one_message() -> None:
         {"role": "assistant", "content": "three"},
     ]
     assert history[0]["content"] == "one"
+
+
+def test_what_people_say_begins_with_the_name_where_one_is_given() -> None:
+    said = [
+        {"role": "user", "content": "Hello", "name": "Ann"},
+        {"role": "assistant", "content": "Hi", "name": None},
+        {"role": "user", "content": "And me?", "name": None},
+    ]
+    assert [message["content"] for message in attributed(said)] == ["Ann: Hello", "Hi", "And me?"]
+
+
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ('"Three Colours"', "Three Colours"),
+        ("\n\n## Three  colours.\nAnd more", "Three colours"),
+        ("**Colours**", "Colours"),
+        (" \n\t", None),
+        ('""', None),
+        ("\0", None),
+    ],
+)
+def test_title_is_what_the_model_wrote_without_decoration(written: str, title: str | None) -> None:
+    assert trimmed(written) == title
+
+
+@given(st.text(max_size=400))
+def test_title_is_one_short_line(written: str) -> None:
+    title = trimmed(written)
+    assert title is None or (0 < len(title) <= LONGEST and len(title.splitlines()) == 1 and title == title.strip())

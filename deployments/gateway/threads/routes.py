@@ -1,4 +1,4 @@
-"""Threads of messages, and the answers to them."""
+"""Threads of messages."""
 
 from __future__ import annotations
 
@@ -9,31 +9,43 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Query, Response
 
+from deployments.gateway.once import OnceOf
 from deployments.gateway.services import Services, ServicesOf, SessionOf, json_answer
-from deployments.gateway.threads.schemas import Cancelled, NewMessage, Posted, Threads, Tree
+from deployments.gateway.threads.schemas import NewMessage, Posted, Thread, Threads, ThreadTitle, Tree
 from deployments.problems import ProblemError
 
 router = APIRouter(tags=["Threads"])
 
 
 @router.post("/api/threads/{conversation_id}/root", response_model=Posted, status_code=201)
-async def post_root(conversation_id: UUID, body: NewMessage, services: ServicesOf, session: SessionOf) -> Response:
-    """Begins a thread. The assistant answers."""
-    return await _post(services, "post_root", session, conversation_id, body.content)
+async def post_root(
+    conversation_id: UUID, body: NewMessage, services: ServicesOf, session: SessionOf, once: OnceOf
+) -> Response:
+    """Begins a thread. The assistant answers as the conversation's reply mode says."""
+    return await post(services, "post_root", session, once, conversation_id, body.content)
 
 
 @router.post("/api/messages/{message_id}/reply", response_model=Posted, status_code=201)
-async def reply(message_id: UUID, body: NewMessage, services: ServicesOf, session: SessionOf) -> Response:
-    """Goes on after a message, or branches off where it has replies already. The assistant answers."""
-    return await _post(services, "reply", session, message_id, body.content)
+async def reply(message_id: UUID, body: NewMessage, services: ServicesOf, session: SessionOf, once: OnceOf) -> Response:
+    """Goes on after a message, or branches off where it has replies already."""
+    return await post(services, "reply", session, once, message_id, body.content)
 
 
-async def _post(services: Services, query: str, session: bytes, target: UUID, content: str) -> Response:
-    model = services.settings.llm.default_model
+async def post(services: Services, query: str, session: bytes, once: list[str] | None, *what: object) -> Response:
+    """Runs a query that may ask for an answer, and hands the turn to a model that is to write it."""
     deadline = timedelta(seconds=services.settings.turn.deadline_seconds)
-    posted = await services.database.value(query, session, services.idle, target, content, model, deadline)
-    services.turns.hand_over(UUID(orjson.loads(posted)["assistant_message_id"]), model)
-    return json_answer(posted, 201)
+    models = services.settings.llm.served()
+    text = await services.database.value(query, session, services.idle, once, *what, models, deadline)
+    posted = orjson.loads(text)
+    if answer := posted["assistant_message_id"]:
+        services.turns.hand_over(UUID(answer), posted["model"])
+    return json_answer(text, 201)
+
+
+@router.patch("/api/threads/{root_id}", response_model=Thread)
+async def rename_thread(root_id: UUID, body: ThreadTitle, services: ServicesOf, session: SessionOf) -> Response:
+    """Gives a thread a title. Without one it gets the model's, after its next answer."""
+    return json_answer(await services.database.value("rename_thread", session, services.idle, root_id, body.title), 200)
 
 
 @router.get("/api/conversations/{conversation_id}/threads", response_model=Threads)
@@ -55,17 +67,12 @@ async def get_tree(
     services: ServicesOf,
     session: SessionOf,
     limit: Annotated[int, Query(ge=1, le=500)] = 200,
-    after: Annotated[str | None, Query(max_length=2000)] = None,
+    after: Annotated[str | None, Query(max_length=4000)] = None,
+    before: Annotated[str | None, Query(max_length=4000)] = None,
 ) -> Response:
-    """Messages of a thread."""
-    path = _path(after) if after else None
-    return json_answer(await services.database.value("get_tree", session, root_id, path, limit))
-
-
-@router.post("/api/messages/{message_id}/cancel", response_model=Cancelled, status_code=202)
-async def cancel(message_id: UUID, services: ServicesOf, session: SessionOf) -> Response:
-    """Stops an answer; what was shown stays. Any member may, from any device."""
-    return json_answer(await services.database.value("cancel", session, message_id), 202)
+    """Messages of a thread: the first, those just after `after`, or those just before `before`."""
+    places = [_path(name, text) if text else None for name, text in (("after", after), ("before", before))]
+    return json_answer(await services.database.value("get_tree", session, root_id, *places, limit))
 
 
 def _before(text: str) -> tuple[datetime, UUID]:
@@ -81,10 +88,12 @@ def _before(text: str) -> tuple[datetime, UUID]:
         ) from None
 
 
-def _path(text: str) -> list[int]:
+def _path(name: str, text: str) -> list[int]:
     parts = text.split(".")
     if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
         raise ProblemError(
-            400, "RGP.VALIDATION", "`after` is no page mark. Send `next_after` of the page that you have."
+            400,
+            "RGP.VALIDATION",
+            f"`{name}` is no page mark. Send `next_after` or `previous_before` of the page that you have.",
         )
     return [int(part) for part in parts]

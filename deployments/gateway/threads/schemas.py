@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from deployments.gateway.schemas import Body, Content
+from deployments.gateway.schemas import Body, Content, Title
 
 
 class NewMessage(Body):
@@ -17,20 +17,29 @@ class NewMessage(Body):
     content: Content
 
 
+class ThreadTitle(Body):
+    """A thread's title; null leaves it to the model."""
+
+    title: Title | None
+
+
 class Posted(BaseModel):
-    """The message and the answer that is being written to it; follow the stream after `cursor`."""
+    """The message, and the answer that is being written to it, if the assistant answers, by which model; follow the
+    stream after `cursor`."""
 
     message_id: UUID
     root_id: UUID
     conversation_id: UUID
     parent_id: UUID | None
     depth: int
-    assistant_message_id: UUID
+    assistant_message_id: UUID | None
+    model: str | None
     cursor: str
 
 
 class Message(BaseModel):
-    """A message; of an answer that is being written, the text so far."""
+    """A message; of an answer that is being written, the text so far; of a deleted one, no text. `seq` numbers the
+    conversation's messages in the order of making; `title` is the thread's, at its root."""
 
     id: UUID
     root_id: UUID
@@ -40,21 +49,27 @@ class Message(BaseModel):
     author_name: str | None
     role: Literal["user", "assistant", "system", "tool"]
     state: Literal["queued", "streaming", "done"]
+    title: str | None
     content: str
     path: list[int]
     depth: int
+    seq: int
     finish_reason: Literal["stop", "length", "cancelled", "timeout", "error"] | None
     usage: dict[str, Any] | None
     created_at: datetime
+    edited_at: datetime | None
+    deleted_at: datetime | None
 
 
 class Tree(BaseModel):
-    """A thread, depth first in order of making; as of `cursor`. `next_after` asks for the next page."""
+    """A thread, depth first in order of making; as of `cursor`. `next_after` (sent as `after`) asks for the next page,
+    `previous_before` (sent as `before`) for the one before; each is null where there is none."""
 
     root_id: UUID
     conversation_id: UUID
     messages: list[Message]
     next_after: str | None
+    previous_before: str | None
     cursor: str
 
 
@@ -62,6 +77,7 @@ class Thread(BaseModel):
     """A thread in a list."""
 
     root_id: UUID
+    title: str | None
     root_excerpt: str
     root_author: UUID | None
     created_at: datetime
@@ -76,10 +92,3 @@ class Threads(BaseModel):
     threads: list[Thread]
     next_before: str | None
     cursor: str
-
-
-class Cancelled(BaseModel):
-    """What became of the answer: cancelled, still being stopped, or complete before."""
-
-    message_id: UUID
-    status: Literal["cancelled", "cancelling", "completed"]

@@ -1,0 +1,43 @@
+"""The model's title for a thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from deployments.model.engine import Engine, Finish, GenerationRequest
+from deployments.model.prompt import Message
+
+WORDS = 6
+LONGEST = 80
+EXCERPT = 1000  # characters of the first message: what follows seldom changes what it is about
+PATIENCE_SECONDS = 30.0
+REQUEST = (
+    "Write a title of at most {words} words for a text that begins like this. Answer with the title only.\n\n{text}"
+)
+
+
+async def write_title(engine: Engine, history: Sequence[Message], user: str) -> str | None:
+    """A title from what was said first; None where the model has none to give. Raises EngineError."""
+    question = REQUEST.format(words=WORDS, text=history[0]["content"][:EXCERPT])
+    generation = engine.generate(
+        GenerationRequest(
+            prompt_token_ids=tuple(engine.render_chat([{"role": "user", "content": question}])),
+            max_tokens=4 * WORDS,
+            temperature=0.0,
+            deadline=time.monotonic() + PATIENCE_SECONDS,
+            user=user,
+        )
+    )
+    text = "".join([item.text async for item in generation if not isinstance(item, Finish)])
+    return trimmed(text)
+
+
+def trimmed(text: str) -> str | None:
+    """The title in what a model wrote: its first line, without quotes, marks of headings, and a full stop at the end;
+    at most `LONGEST` characters, cut between words. None where nothing is left."""
+    line = next((line for line in text.replace("\0", " ").splitlines() if line.strip()), "")
+    title = " ".join(line.split()).strip("\"'“”‘’*#` ").removesuffix(".").rstrip()
+    if len(title) > LONGEST:
+        title = title[: LONGEST + 1].rpartition(" ")[0][:LONGEST] or title[:LONGEST]
+    return title or None
