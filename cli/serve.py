@@ -35,7 +35,7 @@ def serve_until_interrupted(config: Path | None, server: dict[str, object]) -> N
     configure_logs(settings.logging)
     with _own_home() as folder:
         os.environ["RUSTYGPT_HOME"] = str(folder)
-        access = database_access(settings.db)
+        access = database_access(settings)
         clear_leftovers()
         _check_port(settings)
         _check_models(settings)

@@ -7,10 +7,23 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
+class TimerSettings:
+    """After how much silence people count as away and as offline, and what of the log is kept."""
+
+    away_seconds: float
+    offline_seconds: float
+    retention_hours: float
+    max_events_per_channel: int
+    prune_batch_size: int
+
+
+@dataclass(frozen=True)
 class Access:
-    """Where the database is: at `url`, or embedded in `folder` of the one machine; and how a replica uses it."""
+    """Where the database is: at `url`, or embedded in `folder` of the one machine; how a replica uses it; and how the
+    access actor keeps it."""
 
     url: str | None = field(repr=False)
     folder: Path
     connections_per_replica: int
     statement_timeout_seconds: float
+    timers: TimerSettings

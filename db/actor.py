@@ -13,33 +13,39 @@ from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayActorError
+from ray.util.metrics import Counter
 
 from db.access import Access
 from db.embedded import EmbeddedPostgres
 from db.errors import DatabaseError, DatabaseSetupError, DatabaseUnavailable
 from db.migrate import migrate
 from db.pool import Database, Grant
+from db.timers import Timers
 
 logger = logging.getLogger(__name__)
 
 NAME = "postgres"
 NAMESPACE = "rustygpt"
+# One for what may take long, and one for presence meanwhile.
+TIMER_CONNECTIONS = 2
 Kind = Literal["app", "worker"]
 
 
 class PostgresAccess:
     """Makes the database ready: the external one, or the embedded one, which it starts (or adopts, when the
-    server outlived an earlier actor) and keeps running."""
+    server outlived an earlier actor) and keeps running. Does the periodic work."""
 
     def __init__(self, access: Access) -> None:
+        self._access = access
         self._url = access.url
         self._embedded = None if access.url else EmbeddedPostgres(access.folder)
         self._connections = access.connections_per_replica
         self._addresses: dict[str, str] | None = None
         self._ready = asyncio.Lock()
+        self._starting = threading.Lock()
+        # Threads, since an actor that was started again is called by nobody: replicas have their access.
+        threading.Thread(target=lambda: asyncio.run(self._keep_time()), daemon=True).start()
         if self._embedded is not None:
-            # A thread, since an actor that was started again is called by nobody: replicas have their access.
-            self._starting = threading.Lock()
             threading.Thread(target=self._supervise, args=(self._embedded,), daemon=True).start()
 
     async def grant(self, kind: Kind) -> Grant:
@@ -59,6 +65,21 @@ class PostgresAccess:
             )
         with self._starting:
             return self._embedded.start()
+
+    async def _keep_time(self, retry_seconds: float = 1.0) -> None:
+        pruned = Counter("rustygpt_events_pruned_total", description="Events deleted by retention")
+        while True:
+            await asyncio.sleep(retry_seconds)
+            if self._embedded is not None and not self._embedded.was_started():
+                continue
+            try:
+                addresses = await migrate(await asyncio.to_thread(self._start))
+                grant = Grant(addresses["worker"], TIMER_CONNECTIONS)
+                database = await Database.connect(grant, self._access.statement_timeout_seconds)
+            except DatabaseError as error:
+                logger.warning("the periodic work waits for the database: %s", error)
+            else:
+                await Timers(database, self._access.timers, lambda count: pruned.inc(count)).run()
 
     def _supervise(self, server: EmbeddedPostgres, period_seconds: float = 0.5) -> None:
         """Starts the embedded server again when it died."""

@@ -37,6 +37,8 @@ CONNECTION_ERRORS: tuple[type[BaseException], ...] = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
+    # What a call says that finds its connection in the middle of being lost.
+    asyncpg.InternalClientError,
     # Not a lost connection, but cured by the same means: trying again.
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,

@@ -19,32 +19,81 @@ select rustygpt.api_require_admin($1)
 -- name: find_users
 select rustygpt.api_find_users($1, $2)
 -- name: create_conversation
-select rustygpt.api_create_conversation($1, $2, $3)
+select rustygpt.api_create_conversation($1, $2, $3, $4, $5)
 -- name: list_conversations
-select rustygpt.api_list_conversations($1)
+select rustygpt.api_list_conversations($1, $2, $3, $4, $5, $6)
 -- name: get_conversation
 select rustygpt.api_get_conversation($1, $2)
+-- name: change_conversation
+select rustygpt.api_change_conversation($1, $2, $3)
+-- name: delete_conversation
+select rustygpt.api_delete_conversation($1, $2)
+-- name: list_participants
+select rustygpt.api_list_participants($1, $2)
 -- name: add_participant
-select rustygpt.api_add_participant($1, $2, $3, $4::text::rustygpt.conversation_role)
+select rustygpt.api_add_participant($1, $2, $3, $4, $5::text::rustygpt.conversation_role)
+-- name: change_role
+select rustygpt.api_change_role($1, $2, $3, $4::text::rustygpt.conversation_role)
 -- name: remove_participant
 select rustygpt.api_remove_participant($1, $2, $3)
+-- name: create_invite
+select rustygpt.api_create_invite($1, $2, $3, $4, $5::text::rustygpt.conversation_role, $6, $7)
+-- name: list_invites
+select rustygpt.api_list_invites($1, $2, $3, $4)
+-- name: revoke_invite
+select rustygpt.api_revoke_invite($1, $2, $3, $4)
+-- name: accept_invite
+select rustygpt.api_accept_invite($1, $2, $3)
+-- name: search
+select rustygpt.api_search($1, $2, $3, $4, $5, $6, $7)
+-- name: export
+select depth, part from rustygpt.api_export($1, $2)
+-- name: import
+select rustygpt.api_import($1, $2, $3, $4)
 -- name: post_root
-select rustygpt.api_post_root($1, $2, $3, $4, $5, $6)
+select rustygpt.api_post_root($1, $2, $3, $4, $5, $6, $7)
 -- name: reply
-select rustygpt.api_reply($1, $2, $3, $4, $5, $6)
+select rustygpt.api_reply($1, $2, $3, $4, $5, $6, $7)
 -- name: list_threads
 select rustygpt.api_list_threads($1, $2, $3, $4, $5)
 -- name: get_tree
-select rustygpt.api_get_tree($1, $2, $3, $4)
+select rustygpt.api_get_tree($1, $2, $3, $4, $5)
 -- name: cancel
 select rustygpt.api_cancel($1, $2)
+-- name: edit
+select rustygpt.api_edit($1, $2, $3, $4, $5)
+-- name: list_versions
+select rustygpt.api_list_versions($1, $2)
+-- name: delete_message
+select rustygpt.api_delete_message($1, $2, $3)
+-- name: restore
+select rustygpt.api_restore($1, $2, $3)
+-- name: regenerate
+select rustygpt.api_regenerate($1, $2, $3, $4, $5, $6)
+-- name: branch
+select rustygpt.api_branch($1, $2, $3, $4, $5, $6, $7)
+-- name: rename_thread
+select rustygpt.api_rename_thread($1, $2, $3, $4)
+
+-- name: heartbeat
+select rustygpt.api_heartbeat($1, $2::text::rustygpt.presence_status)
+-- name: list_presence
+select rustygpt.api_list_presence($1, $2)
+-- name: set_typing
+select rustygpt.api_set_typing($1, $2, $3, $4, $5)
+-- name: list_typing
+select rustygpt.api_list_typing($1, $2)
+-- name: mark_read
+select rustygpt.api_mark_read($1, $2, $3)
+-- name: list_unread
+select rustygpt.api_list_unread($1, $2)
 
 -- name: stream_open
 select rustygpt.api_stream_open($1, $2, $3)
 -- name: stream_recheck
 select rustygpt.api_stream_recheck($1, $2)
 -- name: stream_read
-select * from rustygpt.stream_read($1, $2, $3)
+select * from rustygpt.stream_read($1, $2, $3, $4)
 
 -- name: worker_claim
 select rustygpt.worker_claim($1, $2, $3, $4, $5, $6)
@@ -52,6 +101,25 @@ select rustygpt.worker_claim($1, $2, $3, $4, $5, $6)
 select rustygpt.worker_append($1, $2, $3, $4, $5, $6)
 -- name: worker_finish
 select rustygpt.worker_finish($1, $2, $3, $4, $5)
+-- name: worker_set_title
+select rustygpt.worker_set_title($1, $2)
+
+-- name: worker_age_presence
+select rustygpt.worker_age_presence($1, $2, $3)
+-- name: worker_expire_turn
+select rustygpt.worker_expire_turn($1)
+-- name: worker_purge_typing
+select rustygpt.worker_purge_typing($1)
+-- name: worker_purge_keys
+select rustygpt.worker_purge_keys($1, $2)
+-- name: worker_purge_sessions
+select rustygpt.worker_purge_sessions($1, $2)
+-- name: worker_channels_to_prune
+select rustygpt.worker_channels_to_prune($1, $2, $3, $4)
+-- name: worker_prune_channel
+select rustygpt.worker_prune_channel($1, $2, $3, $4)
+-- name: worker_purge_conversation
+select rustygpt.worker_purge_conversation($1, $2)
 
 -- name: ping
 select 1

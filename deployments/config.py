@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -18,7 +19,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from db.access import Access
+from db.access import Access, TimerSettings
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "RUSTYGPT__"
 BUNDLED_MODEL = "bundled"
@@ -40,6 +43,7 @@ class Server(Section):
     host: str = Field(default="127.0.0.1", min_length=1, description="address that the proxy listens on")
     port: int = Field(default=8000, ge=1, le=65535, description="port that the proxy listens on")
     body_limit_bytes: int = Field(default=1_048_576, ge=1024, description="largest request body")
+    import_limit_bytes: int = Field(default=67_108_864, ge=1024, description="largest file of a conversation to import")
 
 
 class Db(Section):
@@ -67,6 +71,21 @@ class Session(Section):
     cookie_same_site: Literal["lax", "strict"] = Field(default="lax", description="SameSite of the session cookie")
 
 
+class Backpressure(Section):
+    """Readers that are slower than their events."""
+
+    drop_strategy: Literal["catch_up", "drop_tokens"] = Field(
+        default="catch_up",
+        description="catch_up: every event; drop_tokens: what was missed of an answer's text comes in one piece",
+    )
+    warn_queue_ratio: float = Field(default=0.75, description="full to this part, a queue is logged; 0 to 1")
+
+    @field_validator("warn_queue_ratio")
+    @classmethod
+    def _clamped(cls, value: float) -> float:
+        return min(1.0, max(0.0, value))
+
+
 class Sse(Section):
     """Event streams."""
 
@@ -74,7 +93,46 @@ class Sse(Section):
     connection_seconds: float = Field(default=1800.0, ge=1, description="age at which a stream asks to reconnect")
     recheck_seconds: float = Field(default=15.0, ge=1, description="how often the right to read is checked again")
     poll_seconds: float = Field(default=5.0, ge=0.1, description="how often the log is read without a notification")
-    ring_events: int = Field(default=1024, ge=16, description="latest events of a channel kept for its readers")
+    queue_events: int = Field(
+        default=1024, ge=16, description="a reader this many events behind reads them from the log again"
+    )
+    backpressure: Backpressure = Backpressure()
+
+
+class Presence(Section):
+    """Who is there and who types."""
+
+    away_seconds: float = Field(default=45.0, gt=0, le=86_400, description="silence after which one counts as away")
+    offline_seconds: float = Field(default=300.0, gt=0, le=86_400, description="silence after which one is offline")
+    typing_max_seconds: float = Field(
+        default=10.0, gt=0, le=60, description="longest shown as typing without a renewal"
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Presence:
+        if self.offline_seconds <= self.away_seconds:
+            raise ValueError("offline_seconds must be more than away_seconds")
+        return self
+
+
+class Retention(Section):
+    """What of the event log is kept. A reader whose cursor is older starts anew from a snapshot."""
+
+    hours: float = Field(
+        default=48.0, description="older events, and conversations deleted longer ago, go; 24 to 72, others are clamped"
+    )
+    max_events_per_channel: int = Field(
+        default=100_000, ge=1000, description="a conversation's or inbox's events beyond the newest so many go"
+    )
+    prune_batch_size: int = Field(default=1000, ge=1, le=100_000, description="rows deleted in one transaction")
+
+    @field_validator("hours")
+    @classmethod
+    def _clamped(cls, value: float) -> float:
+        kept = min(72.0, max(24.0, value))
+        if kept != value:
+            logger.warning("retention.hours is %g, outside 24 to 72: %g is used", value, kept)
+        return kept
 
 
 class Turn(Section):
@@ -82,6 +140,7 @@ class Turn(Section):
 
     deadline_seconds: float = Field(default=600.0, gt=0, description="an answer not finished by then ends with timeout")
     lease_seconds: float = Field(default=5.0, ge=2, le=60, description="a replica silent for so long loses its turns")
+    titles: bool = Field(default=True, description="the model gives each thread a title after its first answer")
     patience_seconds: float = Field(default=2.0, ge=0.1, description="a turn nobody took by then is up for grabs")
 
 
@@ -137,6 +196,10 @@ class Llm(Section):
         default=None, description="where measurements of models on this machine are kept; null: `tuning` in the home"
     )
 
+    def served(self) -> list[str]:
+        """Ids of all models, the default one first."""
+        return [self.default_model, *(name for name in self.models if name != self.default_model)]
+
     def tunings(self) -> Path:
         """The folder of measurements."""
         return Path(self.tuning_folder).expanduser() if self.tuning_folder else home() / "tuning"
@@ -147,6 +210,9 @@ class Cluster(Section):
 
     dashboard: bool = Field(default=False, description="run Ray's dashboard, on loopback")
     object_store_bytes: int = Field(default=80_000_000, ge=78_643_200, description="Ray's shared memory")
+    serve_config: str | None = Field(
+        default=None, description="a serve_config.yaml to use; null: the one that comes with the product"
+    )
 
 
 class Logging(Section):
@@ -165,6 +231,8 @@ class Settings(BaseSettings):
     db: Db = Db()
     session: Session = Session()
     sse: Sse = Sse()
+    presence: Presence = Presence()
+    retention: Retention = Retention()
     turn: Turn = Turn()
     llm: Llm = Llm()
     cluster: Cluster = Cluster()
@@ -188,13 +256,21 @@ class Settings(BaseSettings):
         return tuple(sources)
 
 
-def database_access(db: Db) -> Access:
-    """What a replica needs to reach the database."""
+def database_access(settings: Settings) -> Access:
+    """What a replica, and the access actor, need to reach the database and keep it."""
+    db = settings.db
     return Access(
         url=db.url.get_secret_value() if db.url else None,
         folder=home() / "postgres",
         connections_per_replica=db.connections_per_replica,
         statement_timeout_seconds=db.statement_timeout_seconds,
+        timers=TimerSettings(
+            away_seconds=settings.presence.away_seconds,
+            offline_seconds=settings.presence.offline_seconds,
+            retention_hours=settings.retention.hours,
+            max_events_per_channel=settings.retention.max_events_per_channel,
+            prune_batch_size=settings.retention.prune_batch_size,
+        ),
     )
 
 

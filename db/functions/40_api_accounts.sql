@@ -13,6 +13,7 @@ begin
     insert into rustygpt.users (id, username, email, password_hash, display_name, is_admin)
     values (new_id, p_username, p_email, p_password_hash, p_display_name, p_is_admin);
     perform rustygpt.open_channel(new_id, 'user');
+    insert into rustygpt.presence (user_id) values (new_id);
     return new_id;
 exception when unique_violation then
     perform rustygpt.fail(409, 'RGP.USER.EXISTS', 'This e-mail address or username is taken.');

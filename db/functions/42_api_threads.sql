@@ -113,6 +113,9 @@ begin
         answer := rustygpt.enqueue_turn(posted.id, model, p_deadline);
     end if;
     perform rustygpt.touch_thread(posted.conversation_id, posted.root_id);
+    perform rustygpt.end_typing(posted.conversation_id, case when posted.parent_id is not null then posted.root_id end,
+                                posted.author_id);
+    perform rustygpt.note_presence(posted.author_id);   -- before inboxes are locked
     perform rustygpt.tell_unread(posted.conversation_id, posted.root_id);
     return rustygpt.post_json(posted, answer, model, before_post);
 end
@@ -192,17 +195,18 @@ begin
 end
 $$;
 
--- Stable, so that all its queries read the snapshot of the calling statement.
+-- Stable, so that all its queries read the snapshot of the calling statement. Its plan is one for all values: a mark
+-- that may be null would be no condition for the index, hence the path before all others.
 create or replace function rustygpt.tree_json(
     p_root_id uuid, p_conversation_id uuid, p_after integer[], p_before integer[], p_limit integer
 ) returns json language sql stable as $$
     with forwards as (
         select id, path from rustygpt.messages
-         where p_before is null and root_id = p_root_id and (p_after is null or path > p_after)
+         where p_before is null and root_id = p_root_id and path > coalesce(p_after, '{}')
          order by path limit p_limit),
     backwards as (
         select id, path from rustygpt.messages
-         where p_before is not null and root_id = p_root_id and path < p_before and (p_after is null or path > p_after)
+         where p_before is not null and root_id = p_root_id and path < p_before and path > coalesce(p_after, '{}')
          order by path desc limit p_limit),
     shown as (select * from forwards union all select * from backwards),
     ends as (select min(path) as first, max(path) as last from shown)

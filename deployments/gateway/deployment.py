@@ -22,7 +22,7 @@ class GatewayDeployment:
     async def __init__(self, settings: Settings) -> None:
         configure_logs(settings.logging)
         keep_replica_on_loopback()
-        database = await connect_database(database_access(settings.db), "app")
+        database = await connect_database(database_access(settings), "app")
         self._services = Services(settings, database, TurnDispatcher())
 
     def __serve_build_asgi_app__(self) -> FastAPI:

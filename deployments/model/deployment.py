@@ -33,7 +33,7 @@ class ModelDeployment:
         model = settings.llm.models[model_id]
         self._loaded, self._database = await asyncio.gather(
             asyncio.to_thread(load, settings.llm, model),
-            connect_database(database_access(settings.db), "worker"),
+            connect_database(database_access(settings), "worker"),
         )
         engine = self._loaded.engine
         owner = f"{socket.gethostname()}:{os.getpid()}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import orjson
 import pytest
 
@@ -49,11 +50,48 @@ class Store:
 
     async def conversation(self, session: bytes) -> UUID:
         """A new conversation."""
-        return UUID((await self.call("create_conversation", session, "Tests", False))["conversation_id"])
+        return UUID((await self.call("create_conversation", session, None, "Tests", False, "{}"))["conversation_id"])
+
+    async def settings(self, session: bytes, conversation: UUID, **changes: Any) -> None:
+        """Changes a conversation."""
+        await self.call("change_conversation", session, conversation, orjson.dumps(changes).decode())
 
     async def ask(self, session: bytes, conversation: UUID, model: str = "default") -> dict[str, Any]:
         """A root message and the turn that answers it."""
-        return await self.call("post_root", session, HOUR, conversation, "Hello?", model, HOUR)
+        return await self.post(session, conversation, "Hello?", [model])
+
+    async def post(
+        self,
+        session: bytes,
+        conversation: UUID,
+        content: str,
+        models: Sequence[str] = ("default",),
+        once: list[str] | None = None,
+    ) -> dict[str, Any]:
+        """A root message."""
+        return await self.call("post_root", session, HOUR, once, conversation, content, list(models), HOUR)
+
+    async def reply(self, session: bytes, parent: str, content: str, once: list[str] | None = None) -> dict[str, Any]:
+        """A reply."""
+        return await self.call("reply", session, HOUR, once, UUID(parent), content, ["default"], HOUR)
+
+    async def tree(
+        self,
+        session: bytes,
+        root: str,
+        after: list[int] | None = None,
+        before: list[int] | None = None,
+        limit: int = 100,
+    ) -> dict[str, Any]:
+        """A page of a thread."""
+        return await self.call("get_tree", session, UUID(root), after, before, limit)
+
+    async def answer(self, posted: dict[str, Any], text: str = "Hello!") -> dict[str, Any]:
+        """Writes the answer that a post asked for, as a Model replica does; the claim it was written by."""
+        [claim] = await self.claim("replica", posted["assistant_message_id"])
+        await self.append(claim, 0, text)
+        assert await self.finish(claim)
+        return claim
 
     async def claim(
         self, owner: str, only: str | None = None, lease: timedelta = HOUR, model: str = "default"
@@ -82,8 +120,9 @@ class Store:
 
     async def events(self, conversation: UUID, after: int = 0) -> list[tuple[int, str, dict[str, Any]]]:
         """What a Streamer reads."""
-        rows = await self.app.rows("stream_read", [conversation], [after], 1000)
-        return [(row["offset"], row["type"], orjson.loads(row["payload"])["payload"]) for row in rows]
+        rows = await self.app.rows("stream_read", [conversation], [after], 1000, 1 << 30)
+        found = [row for row in rows if row["offset"] is not None]
+        return [(row["offset"], row["type"], orjson.loads(row["payload"])["payload"]) for row in found]
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +135,11 @@ async def store(database_url: str) -> AsyncIterator[Store]:
     yield store
     await store.app.close()
     await store.worker.close()
+
+
+@pytest.fixture
+async def superuser(store: Store, database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Sees and changes everything, for what no product's role can do: let time pass, look into a table."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
