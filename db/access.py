@@ -8,10 +8,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TimerSettings:
-    """After how much silence people count as away and as offline, and what of the log is kept."""
+    """After how much silence people count as away and as offline, how long a turn waits for a model that nobody runs,
+    and what of the log is kept."""
 
     away_seconds: float
     offline_seconds: float
+    abandon_seconds: float
     retention_hours: float
     max_events_per_channel: int
     prune_batch_size: int

@@ -13,7 +13,7 @@ select rustygpt.api_me($1, $2)
 -- name: logout
 select rustygpt.api_logout($1)
 -- name: create_user
-select rustygpt.api_create_user($1, $2, $3, $4, $5, $6)
+select rustygpt.api_create_user($1, $2, $3, $4, $5, $6, $7)
 -- name: require_admin
 select rustygpt.api_require_admin($1)
 -- name: find_users
@@ -106,6 +106,8 @@ select rustygpt.worker_set_title($1, $2)
 
 -- name: worker_age_presence
 select rustygpt.worker_age_presence($1, $2, $3)
+-- name: worker_abandon_turn
+select rustygpt.worker_abandon_turn($1)
 -- name: worker_expire_turn
 select rustygpt.worker_expire_turn($1)
 -- name: worker_purge_typing

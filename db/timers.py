@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
@@ -40,6 +41,8 @@ class Timers:
         self._keep = timedelta(hours=settings.retention_hours)
         self._max_events = settings.max_events_per_channel
         self._prune_batch = settings.prune_batch_size
+        self._abandon = timedelta(seconds=settings.abandon_seconds)
+        self._watching_since = time.monotonic()
         self._on_pruned = on_pruned
 
     async def run(self) -> None:
@@ -48,6 +51,7 @@ class Timers:
             for period_seconds, work in (
                 (1, self.age_presence),
                 (1, self.expire_turns),
+                (1, self.abandon_turns),
                 (30, self.purge_typing),
                 (60, self.prune_events),
                 (60, self.purge_conversations),
@@ -64,6 +68,18 @@ class Timers:
         """Turns that are past their deadline and that no model works on end with `timeout`."""
         while await self._database.value("worker_expire_turn", DEADLINE_GRACE):
             pass
+
+    async def abandon_turns(self) -> None:
+        """Turns of a model that nobody runs end with `error`, when that was so for long enough before our eyes."""
+        if time.monotonic() - self._watching_since < self._abandon.total_seconds():
+            return
+        try:
+            while await self._database.value("worker_abandon_turn", self._abandon):
+                pass
+        except DatabaseUnavailable:
+            # The models, too, could not say that they are there.
+            self._watching_since = time.monotonic()
+            raise
 
     async def purge_typing(self) -> None:
         """Of who has stopped typing nothing needs to be known."""

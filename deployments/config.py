@@ -140,6 +140,9 @@ class Turn(Section):
 
     deadline_seconds: float = Field(default=600.0, gt=0, description="an answer not finished by then ends with timeout")
     lease_seconds: float = Field(default=5.0, ge=2, le=60, description="a replica silent for so long loses its turns")
+    abandon_seconds: float = Field(
+        default=120.0, ge=10, description="an answer whose model nobody runs ends with error after so long"
+    )
     titles: bool = Field(default=True, description="the model gives each thread a title after its first answer")
     patience_seconds: float = Field(default=2.0, ge=0.1, description="a turn nobody took by then is up for grabs")
 
@@ -267,6 +270,7 @@ def database_access(settings: Settings) -> Access:
         timers=TimerSettings(
             away_seconds=settings.presence.away_seconds,
             offline_seconds=settings.presence.offline_seconds,
+            abandon_seconds=settings.turn.abandon_seconds,
             retention_hours=settings.retention.hours,
             max_events_per_channel=settings.retention.max_events_per_channel,
             prune_batch_size=settings.retention.prune_batch_size,

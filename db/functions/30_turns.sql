@@ -58,6 +58,7 @@ $$;
 -- p_only names one turn that the caller was handed; without it, turns younger than p_patience are left to
 -- the replica that the Gateway chose for them. A sixth attempt is not made: the turn ends with an error. A turn that is
 -- ended here is the last of the call: ending it locks inboxes, and conversations are locked before those.
+-- A replica without room calls with p_limit 0, to say that its model is there.
 create or replace function rustygpt.worker_claim(
     p_model text, p_owner text, p_lease interval, p_limit integer, p_only uuid, p_patience interval
 ) returns json language plpgsql volatile as $$
@@ -66,6 +67,8 @@ declare
     taken rustygpt.turns;
     claims json[] := '{}';
 begin
+    insert into rustygpt.live_models as live (model) values (p_model)
+    on conflict (model) do update set seen_at = now() where live.seen_at < now() - interval '5 seconds';
     for open_turn in
         select oldest.* from (
             select message_id, conversation_id, epoch, deadline_at from rustygpt.turns

@@ -111,15 +111,19 @@ end
 $$;
 
 create or replace function rustygpt.api_create_user(
-    p_session bytea, p_username text, p_email text, p_password_hash text, p_display_name text, p_is_admin boolean
+    p_session bytea, p_once text[], p_username text, p_email text, p_password_hash text, p_display_name text, p_is_admin boolean
 ) returns json language plpgsql volatile as $$
 declare
+    actor uuid := rustygpt.sign_in(p_session);
+    replay json := rustygpt.recall(actor, p_once);
     new_id uuid;
 begin
-    perform rustygpt.sign_in(p_session);
+    if replay is not null then
+        return replay;
+    end if;
     perform rustygpt.require_admin();
     new_id := rustygpt.create_user(p_username, p_email, p_password_hash, p_display_name, p_is_admin);
-    return rustygpt.user_json(new_id);
+    return rustygpt.remember(actor, p_once, rustygpt.user_json(new_id));
 end
 $$;
 

@@ -39,19 +39,51 @@ begin
     if not found then
         return false;
     end if;
+    perform rustygpt.end_orphan(late, 'timeout',
+        'No model answered in time. Ask again, or ask an operator whether the model is running.');
+    return true;
+end
+$$;
+
+-- Ends one turn that has waited for p_patience while no replica of its model was there. Only for a caller who has
+-- watched for so long itself: when everything starts anew, turns are older than the models. False: there is none.
+create or replace function rustygpt.worker_abandon_turn(p_patience interval) returns boolean
+language plpgsql volatile as $$
+declare
+    left_over rustygpt.turns;
+begin
+    select * into left_over from rustygpt.turns t
+     where state <> 'done' and created_at < now() - p_patience and (state = 'queued' or lease_expires_at < now())
+       and not exists (select 1 from rustygpt.live_models l
+                        where l.model = t.model and l.seen_at > now() - p_patience)
+     order by created_at limit 1;
+    if not found then
+        return false;
+    end if;
+    perform rustygpt.end_orphan(left_over, 'error', format(
+        'The model %s is not running. Ask an operator to start it, or choose another model, and ask again.',
+        left_over.model));
+    return true;
+end
+$$;
+
+-- Ends a turn that nobody works on, unless somebody has begun to.
+create or replace function rustygpt.end_orphan(p_turn rustygpt.turns, p_reason text, p_error text) returns void
+language plpgsql volatile as $$
+declare
+    late rustygpt.turns := p_turn;
+begin
     perform rustygpt.lock_channel(late.conversation_id);
     -- Again, as it is once nobody else can change it.
     select * into late from rustygpt.turns
      where message_id = late.message_id and (state = 'queued' or (state = 'running' and lease_expires_at < now()));
     if not found then
-        return true;   -- a replica was there just now; there may be others
+        return;
     elsif late.cancel_requested then
         perform rustygpt.end_turn(late.message_id, 'cancelled');
     else
-        perform rustygpt.end_turn(late.message_id, 'timeout', null,
-            'No model answered in time. Ask again, or ask an operator whether the model is running.');
+        perform rustygpt.end_turn(late.message_id, p_reason, null, p_error);
     end if;
-    return true;
 end
 $$;
 

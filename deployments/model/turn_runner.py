@@ -77,9 +77,7 @@ class TurnRunner:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            room = 2 * self._engine.options.max_slots - len(self._running)
-            if room <= 0:
-                continue
+            room = max(0, 2 * self._engine.options.max_slots - len(self._running))
             try:
                 for claim in await self._claim(room, None):
                     logger.info("taking over turn %s, epoch %d", claim.message_id, claim.epoch)

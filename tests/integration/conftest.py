@@ -38,7 +38,7 @@ class Store:
             made = (await self.call("setup", name, f"{name}@example.org", "no hash"))["user"]
         else:
             admin = next(iter(self.sessions.values()))
-            made = await self.call("create_user", admin, name, f"{name}@example.org", "no hash", None, False)
+            made = await self.call("create_user", admin, None, name, f"{name}@example.org", "no hash", None, False)
         session = hashlib.sha256(name.encode()).digest()
         await self.call("open_session", UUID(made["id"]), session, "csrf", HOUR, HOUR, 5)
         self.sessions[name] = session

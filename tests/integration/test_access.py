@@ -22,6 +22,7 @@ TABLES = (
     "turns",
     "message_versions",
     "idempotency_keys",
+    "live_models",
     "secrets",
 )
 

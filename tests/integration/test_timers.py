@@ -19,7 +19,12 @@ from tests.integration.conftest import HOUR, Store
 from tests.integration.together import end_of_inbox, inbox, together
 
 SETTINGS = TimerSettings(
-    away_seconds=45, offline_seconds=300, retention_hours=48, max_events_per_channel=100_000, prune_batch_size=10
+    away_seconds=45,
+    offline_seconds=300,
+    abandon_seconds=120,
+    retention_hours=48,
+    max_events_per_channel=100_000,
+    prune_batch_size=10,
 )
 NONE = timedelta(0)
 
@@ -128,6 +133,43 @@ async def test_turn_within_its_grace_is_left_to_its_replica(store: Store, superu
     past = "update rustygpt.turns set deadline_at = now() - interval '3 seconds' where conversation_id = $1"
     await superuser.execute(past, conversation)
     assert not await store.worker.value("worker_expire_turn", timedelta(seconds=5))
+
+
+async def test_turn_whose_model_nobody_runs_ends_with_a_reason(store: Store, superuser: asyncpg.Connection) -> None:
+    ann = store.sessions["ann"]
+    conversation = await store.conversation(ann)
+    orphan = await store.post(ann, conversation, "Hello?", ["gone"])
+    served = await store.post(ann, conversation, "Hello?", ["served"])
+    waiting = "update rustygpt.turns set created_at = now() - interval '1 hour' where conversation_id = $1"
+    await superuser.execute(waiting, conversation)
+    await superuser.execute(
+        "insert into rustygpt.live_models (model, seen_at) values ('served', now() + interval '1 hour')"
+    )
+
+    async def ended() -> list[dict[str, Any]]:
+        events = await store.events(conversation)
+        done = [payload for _, kind, payload in events if kind in ("message.done", "error")]
+        return done if len(done) >= 2 else []
+
+    async with running(store, count=2, settings=replace(SETTINGS, abandon_seconds=1)):
+        done, error = await until(ended)
+    assert {done["message_id"], error["message_id"]} == {orphan["assistant_message_id"]}
+    assert (done["finish_reason"], error["code"]) == ("error", "assistant_stream_error")
+    assert "The model gone is not running" in error["message"]
+    [claim] = await store.claim("replica", served["assistant_message_id"], model="served")
+    assert await store.finish(claim)
+
+
+async def test_models_are_given_time_to_start_before_their_turns_are_given_up(
+    store: Store, superuser: asyncpg.Connection
+) -> None:
+    ann = store.sessions["ann"]
+    conversation = await store.conversation(ann)
+    posted = await store.post(ann, conversation, "Hello?", ["slow"])
+    waiting = "update rustygpt.turns set created_at = now() - interval '1 hour' where conversation_id = $1"
+    await superuser.execute(waiting, conversation)
+    await Timers(store.worker, SETTINGS, lambda _: None).abandon_turns()
+    assert len(await store.claim("replica", posted["assistant_message_id"], model="slow")) == 1
 
 
 async def test_old_events_and_deleted_conversations_go(store: Store, superuser: asyncpg.Connection) -> None:
