@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,15 +60,31 @@ class Database:
                 raise refused from None
             raise
 
-    async def value(self, name: str, *args: Any) -> Any:
-        """The single value of a query. Raises RefusedError, DatabaseUnavailable."""
+    async def value(self, name: str, *args: Any, timeout_seconds: float | None = None) -> Any:
+        """The single value of a query, which may take the statement time-out, or what is given here.
+
+        Raises RefusedError, DatabaseUnavailable.
+        """
         async with self._translated():
-            return await self._pool.fetchval(QUERIES[name], *args)
+            return await self._pool.fetchval(QUERIES[name], *args, timeout=timeout_seconds)
 
     async def rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """The rows of a query. Raises RefusedError, DatabaseUnavailable."""
         async with self._translated():
             return await self._pool.fetch(QUERIES[name], *args)
+
+    async def snapshot(self, name: str, *args: Any, batch: int = 200) -> AsyncGenerator[asyncpg.Record, None]:
+        """The rows of a query one by one, all of one instant, however many: a batch of them is in memory at a time.
+
+        Holds a connection until it is exhausted or closed. Raises RefusedError, DatabaseUnavailable.
+        """
+        async with (
+            self._translated(),
+            self._pool.acquire() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            async for row in connection.cursor(QUERIES[name], *args, prefetch=batch):
+                yield row
 
     async def listen(
         self,

@@ -13,10 +13,16 @@ from deployments.gateway.auth import routes as auth
 from deployments.gateway.auth.cookies import require_csrf
 from deployments.gateway.conversations import routes as conversations
 from deployments.gateway.health import routes as health
+from deployments.gateway.invites import routes as invites
+from deployments.gateway.messages import routes as messages
 from deployments.gateway.middleware import BodyLimit, RequestEnvelope
 from deployments.gateway.models import routes as models
+from deployments.gateway.presence import routes as presence
+from deployments.gateway.search import routes as search
 from deployments.gateway.services import Services
 from deployments.gateway.threads import routes as threads
+from deployments.gateway.transfer import routes as transfer
+from deployments.gateway.unread import routes as unread
 from deployments.gateway.users import routes as users
 from deployments.problems import HANDLERS
 
@@ -45,11 +51,28 @@ def build_app(services: Services) -> FastAPI:
         exception_handlers=HANDLERS,
     )
     app.state.services = services
-    app.add_middleware(BodyLimit, limit_bytes=services.settings.server.body_limit_bytes)
+    limits = services.settings.server
+    app.add_middleware(
+        BodyLimit,
+        limit_bytes=limits.body_limit_bytes,
+        limits_by_path={transfer.IMPORT_PATH: limits.import_limit_bytes},
+    )
     app.add_middleware(RequestEnvelope)
     app.include_router(health.router)
     app.include_router(auth.public)
-    for router in (auth.private, users.router, conversations.router, threads.router, models.router):
+    for router in (
+        auth.private,
+        users.router,
+        conversations.router,
+        invites.router,
+        search.router,
+        transfer.router,
+        threads.router,
+        messages.router,
+        unread.router,
+        presence.router,
+        models.router,
+    ):
         app.include_router(router, dependencies=[Depends(require_csrf)])
 
     @app.get("/", include_in_schema=False)

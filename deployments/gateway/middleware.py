@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -76,19 +77,21 @@ class BodyTooLarge(Exception):
 
 
 class BodyLimit:
-    """Refuses bodies above the limit with 413, by Content-Length or as they arrive."""
+    """Refuses bodies above the limit with 413, by Content-Length or as they arrive. Some paths have their own."""
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, limits_by_path: Mapping[str, int]) -> None:
         self._app = app
         self._limit = limit_bytes
+        self._limits_by_path = limits_by_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._limits_by_path.get(scope["path"], self._limit)
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdigit() and int(announced) > self._limit:
-            await self._refuse(scope, receive, send)
+        if announced.isdigit() and int(announced) > limit:
+            await self._refuse(limit, scope, receive, send)
             return
         arrived = 0
 
@@ -96,20 +99,20 @@ class BodyLimit:
             nonlocal arrived
             message = await receive()
             arrived += len(message.get("body", b""))
-            if arrived > self._limit:
+            if arrived > limit:
                 raise BodyTooLarge
             return message
 
         async def unless_refused(message: Message) -> None:
             # FastAPI answers 400 to whatever happens while it reads a body: that answer is not sent.
-            if arrived <= self._limit:
+            if arrived <= limit:
                 await send(message)
 
         with contextlib.suppress(BodyTooLarge):
             await self._app(scope, counted, unless_refused)
-        if arrived > self._limit:
-            await self._refuse(scope, receive, send)
+        if arrived > limit:
+            await self._refuse(limit, scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        message = f"The body is too large: at most {self._limit} bytes are taken."
+    async def _refuse(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+        message = f"The body is too large: at most {limit} bytes are taken."
         await problem(413, "RGP.BODY_TOO_LARGE", message)(scope, receive, send)

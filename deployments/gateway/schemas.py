@@ -27,6 +27,7 @@ def _not_blank(value: str) -> str:
 
 
 STORABLE = BeforeValidator(_storable)
+NOT_BLANK = AfterValidator(_not_blank)
 Text = Annotated[str, STORABLE]
 # Constraints stand before STORABLE: the other way round Pydantic's messages speak of "items after validation".
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=64), STORABLE]
@@ -38,7 +39,7 @@ Email = Annotated[
 ]
 Password = Annotated[str, StringConstraints(min_length=8, max_length=1024), STORABLE]
 Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256), STORABLE]
-Content = Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_not_blank), STORABLE]
+Content = Annotated[str, StringConstraints(max_length=100_000), NOT_BLANK, STORABLE]
 
 
 class Body(BaseModel):
