@@ -73,7 +73,7 @@ class Database:
         async with self._translated():
             return await self._pool.fetch(QUERIES[name], *args)
 
-    async def snapshot(self, name: str, *args: Any, batch: int = 200) -> AsyncGenerator[asyncpg.Record, None]:
+    async def snapshot(self, name: str, *args: Any, batch: int = 50) -> AsyncGenerator[asyncpg.Record, None]:
         """The rows of a query one by one, all of one instant, however many: a batch of them is in memory at a time.
 
         Holds a connection until it is exhausted or closed. Raises RefusedError, DatabaseUnavailable.

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import orjson
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from deployments.gateway.transfer.markdown_file import open_fence
+from deployments.gateway.transfer.export import Writer, write_file
+from deployments.gateway.transfer.json_file import JsonWriter
+from deployments.gateway.transfer.markdown_file import MarkdownWriter, open_fence
 from tests.integration.browser import Browser, browser
 from tests.integration.conftest import HOUR, Store
 
@@ -419,6 +423,29 @@ async def test_ten_thousand_messages_go_out_and_come_in(ann: Browser, kind: str)
     assert essence(await exported(ann, again["conversation_id"])) == essence(
         await exported(ann, made["conversation_id"])
     )
+
+
+@pytest.mark.parametrize("writer", [JsonWriter, MarkdownWriter])
+async def test_memory_does_not_grow_with_the_file(
+    store: Store, superuser: asyncpg.Connection, writer: type[Writer]
+) -> None:
+    conversation = await store.conversation(store.sessions["ann"])
+    await superuser.execute(
+        """
+        insert into rustygpt.messages (id, conversation_id, root_id, author_id, role, state, content, path, seq)
+        select id, $1, id, $2, 'user', 'done', repeat('word ', 20000), array[n], n
+          from generate_series(1, 300) n, lateral (select gen_random_uuid() as id where n > 0) made
+        """,
+        conversation,
+        await store.user_id(store.sessions["ann"]),
+    )
+    tracemalloc.start()
+    file = await write_file(store.app, store.sessions["ann"], conversation, writer())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert await file.tell() > 30_000_000
+    assert peak < 15_000_000
+    await file.aclose()
 
 
 @pytest.mark.parametrize(
