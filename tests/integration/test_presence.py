@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -225,3 +226,38 @@ async def test_past_typing_is_purged(store: Store, superuser: asyncpg.Connection
     assert (await store.call("list_typing", ann, conversation))["typing"] == []
     assert await store.worker.value("worker_purge_typing", 50) >= 1
     assert await superuser.fetchval("select count(*) from rustygpt.typing") == 0
+
+
+async def test_writers_of_all_kinds_wait_for_each_other_in_one_order(store: Store, cat: bytes) -> None:
+    """A deadlock would end one of them with an error."""
+    people = [*store.sessions.values()]
+    places = []
+    for number in range(3):
+        conversation = await store.conversation(people[number])
+        await store.settings(people[number], conversation, reply_mode="never")
+        for person in people:
+            if person is not people[number]:
+                await join(store, people[number], conversation, person)
+        places.append((conversation, UUID((await store.post(people[0], conversation, "Hello"))["root_id"])))
+
+    async def work(number: int) -> None:
+        chance = random.Random(number)
+        for _ in range(25):
+            person, (conversation, root) = chance.choice(people), chance.choice(places)
+            kind = chance.randrange(7)
+            if kind == 0:
+                await store.post(person, conversation, "More")
+            elif kind == 1:
+                await store.reply(person, str(root), "More")
+            elif kind == 2:
+                await beat(store, person, chance.choice(["online", "away", "offline"]))
+            elif kind == 3:
+                await age(store, NONE, NONE)
+            elif kind == 4:
+                await store.call("mark_read", person, root, None)
+            elif kind == 5:
+                await store.call("list_presence", person, conversation)
+            else:
+                await store.call("set_typing", person, conversation, None, chance.choice([0, 1, 5]), LONGEST)
+
+    await asyncio.gather(*(work(number) for number in range(8)))
