@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -10,6 +10,7 @@ import orjson
 from fastapi import APIRouter, Query, Response
 
 from deployments.gateway.once import OnceOf
+from deployments.gateway.pages import instant_mark
 from deployments.gateway.services import Services, ServicesOf, SessionOf, json_answer
 from deployments.gateway.threads.schemas import NewMessage, Posted, Thread, Threads, ThreadTitle, Tree
 from deployments.problems import ProblemError
@@ -57,7 +58,7 @@ async def list_threads(
     before: Annotated[str | None, Query(max_length=100)] = None,
 ) -> Response:
     """Threads of a conversation, the latest activity first."""
-    at, root_id = _before(before) if before else (None, None)
+    at, root_id = instant_mark("before", before) if before else (None, None)
     return json_answer(await services.database.value("list_threads", session, conversation_id, at, root_id, limit))
 
 
@@ -73,19 +74,6 @@ async def get_tree(
     """Messages of a thread: the first, those just after `after`, or those just before `before`."""
     places = [_path(name, text) if text else None for name, text in (("after", after), ("before", before))]
     return json_answer(await services.database.value("get_tree", session, root_id, *places, limit))
-
-
-def _before(text: str) -> tuple[datetime, UUID]:
-    at, _, root_id = text.partition(",")
-    try:
-        instant = datetime.fromisoformat(at)
-        if instant.tzinfo is None:
-            raise ValueError
-        return instant.astimezone(UTC), UUID(root_id)
-    except (ValueError, OverflowError):
-        raise ProblemError(
-            400, "RGP.VALIDATION", "`before` is no page mark. Send `next_before` of the page that you have."
-        ) from None
 
 
 def _path(name: str, text: str) -> list[int]:
