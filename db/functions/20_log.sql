@@ -1,5 +1,6 @@
--- The one way into the log. Takes the channel's row lock, so offsets are gapless and are committed in order.
--- A transaction that appends to several channels takes conversations first, then users by id: no deadlock.
+-- The one way into the log (worker_append goes it with many events at once). Takes the channel's row lock, so offsets
+-- are gapless and are committed in order. A transaction that appends to several channels takes conversations first, then users by id: no
+-- deadlock.
 create or replace function rustygpt.append_event(
     p_channel_id uuid, p_type text, p_payload json, p_message_id uuid default null, p_token_ids integer[] default null
 ) returns bigint language plpgsql volatile as $$

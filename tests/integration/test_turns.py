@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
-from tests.integration.conftest import Store
+import asyncpg
+import orjson
+
+from tests.integration.conftest import HOUR, Store
 
 NONE = timedelta(0)
 
@@ -116,15 +120,66 @@ async def test_one_flush_serves_turns_of_many_conversations(store: Store) -> Non
     places = [await store.conversation(ann) for _ in range(3)]
     turns = [(await store.ask(ann, place))["assistant_message_id"] for place in places]
     claims = [(await store.claim("replica", turn))[0] for turn in turns]
-    payload = '{"choices":[{"index":0,"delta":{"content":"hi"}}]}'
-    await store.worker.value(
-        "worker_append",
-        [UUID(turn) for turn in turns],
-        [claim["epoch"] for claim in claims],
-        [0, 0, 0],
-        [payload, None, payload],
-        ["1", None, "2"],
-        timedelta(hours=1),
-    )
+    await flush(store, (claims[0], 0, "hi"), (claims[1], 0, None), (claims[2], 0, "hi"))
     counts = [sum(kind == "message.delta" for _, kind, _ in await store.events(p)) for p in places]
     assert counts == [1, 0, 1]
+
+
+async def test_one_flush_tells_apart_who_may_write_and_what_is_new(store: Store) -> None:
+    ann = store.sessions["ann"]
+    place, other = await store.conversation(ann), await store.conversation(ann)
+    turns = [(await store.ask(ann, where))["assistant_message_id"] for where in (other, other, place, place, place)]
+    claims = [(await store.claim("replica", turn, lease=NONE if turn == turns[0] else HOUR))[0] for turn in turns]
+    stale, cancelled, one, two, repeated = claims
+    await store.append(repeated, 0, "stored")
+    await store.claim("another", turns[0])
+    await store.call("cancel", ann, UUID(turns[1]))
+    gone = {"message_id": str(uuid4()), "epoch": 1}
+    before = {where: len(await store.events(where)) for where in (place, other)}
+    told = await flush(
+        store,
+        (one, 0, "1"),
+        (two, 0, "2"),
+        (repeated, 0, "again"),
+        (stale, 0, "stale"),
+        (cancelled, 0, "5"),
+        (gone, 0, "6"),
+    )
+    assert sorted(told) == sorted([[turns[0], "lost"], [turns[1], "cancel"], [gone["message_id"], "lost"]])
+    written = {where: (await store.events(where))[before[where] :] for where in (place, other)}
+    assert {payload["choices"][0]["delta"]["content"] for _, _, payload in written[place]} == {"1", "2"}
+    assert [payload["choices"][0]["delta"]["content"] for _, _, payload in written[other]] == ["5"]
+    assert [offset for offset, _, _ in written[place]] == [before[place] + 1, before[place] + 2]
+    assert await flush(store, (repeated, 1, "next"), (one, 1, "more")) == []
+
+
+async def test_a_flush_wakes_the_readers_of_every_conversation_once(
+    store: Store, superuser: asyncpg.Connection
+) -> None:
+    ann = store.sessions["ann"]
+    places = [await store.conversation(ann) for _ in range(3)]
+    turns = [(await store.ask(ann, place))["assistant_message_id"] for place in (*places, places[0])]
+    claims = [(await store.claim("replica", turn))[0] for turn in turns]
+    woken: list[UUID] = []
+    await superuser.add_listener("rustygpt_events", lambda *args: woken.append(UUID(args[3])))
+    await flush(store, *((claim, 0, None if claim is claims[2] else "hi") for claim in claims))
+    await superuser.fetchval("select 1")  # what was sent before comes before the answer
+    assert sorted(woken) == sorted(places[:2])
+
+
+async def flush(store: Store, *items: tuple[dict[str, Any], int, str | None]) -> list[list[str]]:
+    """One append of several turns: (claim, the delta's number, its text); what the replica is told."""
+    payloads = [
+        None if text is None else orjson.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).decode()
+        for _, _, text in items
+    ]
+    answer = await store.worker.value(
+        "worker_append",
+        [UUID(claim["message_id"]) for claim, _, _ in items],
+        [claim["epoch"] for claim, _, _ in items],
+        [number for _, number, _ in items],
+        payloads,
+        [None if text is None else "1" for _, _, text in items],
+        HOUR,
+    )
+    return orjson.loads(answer)
