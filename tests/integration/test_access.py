@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -123,3 +124,11 @@ async def test_last_owner_cannot_leave(store: Store) -> None:
 
 async def test_second_setup_is_refused(store: Store) -> None:
     assert await refused(409, store.call("setup", "eve", "eve@example.org", "hash")) == "RGP.SETUP.DONE"
+
+
+async def test_who_was_signed_in_is_forgotten_with_each_call(store: Store) -> None:
+    """Connections go from one request to the next as they are."""
+    await asyncio.gather(*(store.call("me", store.sessions["ann"], HOUR) for _ in range(8)))
+    setting = "select current_setting('app.current_user_id', true)"
+    left = await asyncio.gather(*(store.app._pool.fetchval(setting) for _ in range(8)))
+    assert set(left) - {None} == {""}, "a connection still acts for somebody"
