@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ def test_database_url_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RUSTYGPT__SERVER__PROT", "1", "server.prot: no such setting"),
         ("RUSTYGPT__NOTHING__AT_ALL", "1", "RUSTYGPT__NOTHING__AT_ALL: no such setting"),
         ("RUSTYGPT__LLM__DEFAULT_MODEL", "other", "'other' is none of llm.models (default)"),
+        ("RUSTYGPT__PRESENCE__OFFLINE_SECONDS", "45", "presence: offline_seconds must be more than away_seconds"),
         ("DATABASE_URL", "mysql://host/db", "db.url: must begin with postgres://"),
         ("RUSTYGPT_CONFIG", "missing.toml", "missing.toml"),
     ],
@@ -60,6 +62,17 @@ def test_fault_names_the_setting(monkeypatch: pytest.MonkeyPatch, name: str, val
     with pytest.raises(ConfigError) as caught:
         load_settings()
     assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "used", "warnings"), [("1", 24, 1), ("24", 24, 0), ("72", 72, 0), ("100", 72, 1)])
+def test_retention_is_clamped_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: str, used: int, warnings: int
+) -> None:
+    monkeypatch.setenv("RUSTYGPT__RETENTION__HOURS", given)
+    # As `configure_logs` leaves it in a process that serves, no record passes the product's own loggers.
+    monkeypatch.setattr(logging.getLogger("deployments"), "propagate", True)
+    assert load_settings().retention.hours == used
+    assert len([record for record in caplog.records if "24 to 72" in record.getMessage()]) == warnings
 
 
 def test_file_that_is_no_toml_is_told(clean: Path) -> None:
