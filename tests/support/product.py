@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +15,8 @@ import psutil
 
 from deployments.haproxy import free_port
 
-# How the machine runs the model is measured once a run.
-TUNING = Path(tempfile.mkdtemp(prefix="rgpt-tuning-"))
-atexit.register(shutil.rmtree, TUNING, ignore_errors=True)
+# How the machine runs the model is measured once a machine: runs after the first one find it here.
+TUNING = Path(tempfile.gettempdir()) / f"rustygpt-test-tuning-{os.getuid()}"
 RUSTYGPT = [sys.executable, "-m", "cli"]
 START_SECONDS = 300.0
 
@@ -73,9 +70,28 @@ class Product:
         """The process of a deployment's one replica, e.g. "Model"."""
         return self.actor("ServeReplica:", f":{deployment}")
 
+    def actors(self, *words: str) -> list[psutil.Process]:
+        """The processes of the product in whose titles all these words are."""
+        return [process for process in self.processes() if all(word in _title(process) for word in words)]
+
+    def haproxies(self) -> list[psutil.Process]:
+        """HAProxy, the newest first: that one takes new connections, others end those that they have. They are found
+        by their files, since one whose parent was killed is nobody's child."""
+        files = str(Path((self.home / "runtime-folder").read_text()) / "haproxy")
+        found = [process for process in psutil.process_iter() if files in _title(process)]
+        return sorted(found, key=lambda process: process.create_time(), reverse=True)
+
+    def database_processes(self) -> list[psutil.Process]:
+        """The embedded PostgreSQL: the postmaster first."""
+        try:
+            postmaster = psutil.Process(int((self.home / "postgres" / "postmaster.pid").read_text().split("\n")[0]))
+            return [postmaster, *postmaster.children(recursive=True)]
+        except (OSError, ValueError, psutil.NoSuchProcess):
+            return []
+
     def actor(self, *words: str) -> psutil.Process:
         """The one process of the product in whose title all these words are."""
-        found = [process for process in self.processes() if all(word in _title(process) for word in words)]
+        found = self.actors(*words)
         assert len(found) == 1, f"{len(found)} processes of {words}: {[_title(p) for p in self.processes()]}"
         return found[0]
 

@@ -1,0 +1,104 @@
+"""How long the service is away, as its user would measure it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+
+from tests.chaos.client import Client, RefusedError, Unreachable
+from tests.chaos.history import Cursor, History, Post, Reading
+from tests.chaos.readers import begin, read
+from tests.chaos.waiting import until
+
+RETRY_SECONDS = 0.05
+LIMIT_SECONDS = 120.0
+READY_SECONDS = 120.0
+LONG_TEXTS = 8
+LONG_TEXT_CHARACTERS = 90_000
+
+
+class NotRecovered(Exception):
+    """The service did not come back within LIMIT_SECONDS."""
+
+
+class Probe:
+    """Somebody who asks again and again until there is an answer to read."""
+
+    def __init__(self, client: Client, history: History, chapter: str, conversation: str) -> None:
+        self.conversation = conversation
+        self._client = client
+        self._history = history
+        self._chapter = chapter
+        self._numbers = itertools.count(1)
+        self._long_texts = 0
+
+    async def seconds(self, since: float) -> float:
+        """From `since` until a fresh post was accepted and the first text of its answer was read by a reader that
+        connected after it. Raises NotRecovered."""
+        try:
+            async with asyncio.timeout(LIMIT_SECONDS):
+                answer_id, cursor = await self.post()
+                await self.first_text(self._client, "probe", answer_id, cursor)
+        except TimeoutError:
+            raise NotRecovered from None
+        return time.monotonic() - since
+
+    async def lengthen(self) -> None:
+        """Makes the conversation's log too long for the buffers between the service and a reader. The texts are too
+        long for the model, too: it says so at once."""
+        while self._long_texts < LONG_TEXTS:
+            await self.post("word " * (LONG_TEXT_CHARACTERS // 5))
+            self._long_texts += 1
+
+    async def post(self, content: str = "Say hello.") -> tuple[str, Cursor]:
+        """One question, sent again with its key until it is accepted: the answer's id, the cursor before it."""
+        key = f"{self._chapter}.probe.{next(self._numbers)}"
+        post = Post(key, "root", self._client.name, self.conversation)
+        self._history.posts.append(post)
+        while True:
+            post.sent += 1
+            try:
+                body = {"content": f"[{key}] {content}"}
+                answer = await self._client.call("POST", f"/api/threads/{self.conversation}/root", body, key)
+            except (Unreachable, RefusedError) as error:
+                if isinstance(error, RefusedError):
+                    self._history.refusals.append(f"{key}: {error}")
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            post.outcome = "ok"
+            answer_id = answer["assistant_message_id"]
+            post.answers.append({"id": answer["message_id"], "assistant_message_id": answer_id})
+            return answer_id, Cursor.parse(answer["cursor"])
+
+    async def first_text(self, client: Client, reader: str, answer_id: str, cursor: Cursor) -> None:
+        """Reads until the answer's first text came."""
+        last = cursor
+        while True:
+            reading = begin(self._history, reader, self.conversation, last)
+            await read(client, self._history, reading, lambda r: _is_text_of(r, answer_id))
+            if reading.end == "cut":
+                return
+            last = reading.last or last
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def ready(self) -> None:
+        """Returns when the service says that it is whole again. Raises NotRecovered."""
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                await until(self._is_ready, every_seconds=0.2)
+        except TimeoutError:
+            raise NotRecovered from None
+
+    async def _is_ready(self) -> bool:
+        try:
+            return (await self._client.call("GET", "/readyz"))["ready"]
+        except (Unreachable, RefusedError):
+            return False
+
+
+def _is_text_of(reading: Reading, answer_id: str) -> bool:
+    if not reading.events or reading.events[-1].type != "message.delta":
+        return False
+    return json.loads(reading.events[-1].data)["payload"]["message_id"] == answer_id
