@@ -28,20 +28,51 @@ language sql stable as $$
          where s.token_hash = r.session and u.disabled_at is null
            and least(s.expires_at, s.absolute_expires_at) > now()
            and (s.user_id = r.channel_id or exists (
-                select 1 from rustygpt.participants p
-                 where p.conversation_id = r.channel_id and p.user_id = s.user_id and p.left_at is null)))
+                select 1 from rustygpt.participants p join rustygpt.conversations c on c.id = p.conversation_id
+                 where p.conversation_id = r.channel_id and p.user_id = s.user_id and p.left_at is null
+                   and c.deleted_at is null)))
 $$;
 
--- Events after each channel's given offset, in order, at most p_limit of each. For a Streamer, which has
--- checked each of its readers with api_stream_open.
-create or replace function rustygpt.stream_read(p_channel_ids uuid[], p_after bigint[], p_limit integer)
-returns table (channel_id uuid, "offset" bigint, epoch integer, type text, payload text)
-language sql stable as $$
-    select w.channel_id, e."offset", c.epoch, e.type, e.payload::text
-      from unnest(p_channel_ids, p_after) as w (channel_id, after)
-      join rustygpt.channels c on c.id = w.channel_id
-      cross join lateral (
-          select * from rustygpt.events e
-           where e.channel_id = w.channel_id and e."offset" > w.after order by e."offset" limit p_limit) e
-     order by w.channel_id, e."offset"
+-- Where each channel's log begins and ends, and the events after the given offset: at most p_limit of each channel,
+-- and no more once they have p_bytes together. `offset` is null in the one row of a channel that has nothing new; a
+-- channel that is gone has no row. For a Streamer, which has checked each of its readers with api_stream_open.
+-- Stable: all of it is of one instant.
+create or replace function rustygpt.stream_read(
+    p_channel_ids uuid[], p_after bigint[], p_limit integer, p_bytes integer
+) returns table (
+    channel_id uuid, epoch integer, first_offset bigint, last_offset bigint, "offset" bigint, type text, payload text
+) language plpgsql stable as $$
+declare
+    place record;
+    event record;
+    size bigint;
+begin
+    for place in
+        select c.*, w.after from unnest(p_channel_ids, p_after) as w (id, after) join rustygpt.channels c using (id)
+    loop
+        channel_id := place.id;
+        epoch := place.epoch;
+        first_offset := place.first_offset;
+        last_offset := place.last_offset;
+        size := 0;
+        -- A loop, since it stops reading long events where a query would read them all to know their sizes.
+        for event in
+            select e."offset", e.type, e.payload::text as payload from rustygpt.events e
+             where e.channel_id = place.id and e."offset" > place.after order by e."offset" limit p_limit
+        loop
+            "offset" := event."offset";
+            type := event.type;
+            payload := event.payload;
+            return next;
+            size := size + octet_length(payload);
+            exit when size >= p_bytes;
+        end loop;
+        if size = 0 then
+            "offset" := null;
+            type := null;
+            payload := null;
+            return next;
+        end if;
+    end loop;
+end
 $$;

@@ -15,6 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 PREFIXES = ("ray_http_", "ray_rustygpt_", "ray_llm_", "ray_sse_")
 OUR_LABELS = {"method", "path", "status", "type", "model", "finish_reason", "result", "le"}
+# Of these the cluster's value is the largest of its processes, of all others the sum.
+LARGEST = {"sse_queue_depth", "sse_queue_occupancy_ratio"}
 SCRAPE_SECONDS = 2.0
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -52,7 +54,9 @@ def merge(texts: list[str]) -> str:
                 if sample.name.endswith("_created") or (family.type == "histogram" and sample.name.endswith("_sum")):
                     continue
                 labels = tuple(sorted((k, v) for k, v in sample.labels.items() if k in OUR_LABELS))
-                sums[name][sample.name.removeprefix("ray_"), labels] += sample.value
+                place = sample.name.removeprefix("ray_"), labels
+                value = sums[name][place]
+                sums[name][place] = max(value, sample.value) if name in LARGEST else value + sample.value
     lines: list[str] = []
     for name, samples in sorted(sums.items()):
         kind, documentation = heads[name]

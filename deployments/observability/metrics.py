@@ -68,3 +68,16 @@ APPEND_SECONDS = Histogram("rustygpt_append_duration_seconds", description="One 
 
 SSE_CONNECTIONS = Gauge("sse_connections", description="Open event streams")
 SSE_EVENTS_SENT = Counter("sse_events_sent_total", description="Events written to readers", tag_keys=_keys("type"))
+SSE_EVENTS_DROPPED = Counter(
+    "sse_events_dropped_total", description="Deltas that were merged into a later one", tag_keys=_keys("type")
+)
+SSE_QUEUE_DEPTH = Gauge("sse_queue_depth", description="Events that the slowest reader lacks")
+SSE_QUEUE_OCCUPANCY = Gauge("sse_queue_occupancy_ratio", description="How full the slowest reader's queue is")
+SSE_REPLAY_EVENTS = Counter(
+    "rustygpt_sse_replay_events_total", description="Events sent again from history", tag_keys=_keys("type")
+)
+SSE_REPLAY_MS = Histogram(
+    "rustygpt_sse_replay_duration_ms",
+    description="From a reader's first missed event to the live end",
+    boundaries=[seconds * 1000 for seconds in SECONDS],
+)

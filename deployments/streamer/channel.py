@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from deployments.streamer.wire import Cursor, Frame
+from deployments.streamer.wire import WRITE_BYTES, Batch, Cursor, Frame
+
+if TYPE_CHECKING:
+    from deployments.streamer.reader import Reader
+
+# Of long events a channel keeps fewer than its setting says.
+RING_BYTES = 8 << 20
+MOST_BATCHES = 16
 
 
 class Channel:
-    """A ring of the frames with offsets `base + 1` to `last`. A reader is only a cursor into it: one that falls
-    behind `base` reads the log itself, loses nothing and holds nobody up."""
+    """A ring of the frames with offsets `base + 1` to `last`. A reader's queue is the part of it after its cursor: a
+    reader that falls behind `base` reads the log itself, loses nothing and holds nobody up."""
 
     def __init__(self, channel_id: UUID, capacity: int) -> None:
         self.id = channel_id
-        self.readers = 0
+        self.readers: set[Reader] = set()
         self.epoch: int | None = None  # None until the first reader knows where the log stands
         self.base = 0
-        self.is_reset = False
         self._frames: deque[Frame] = deque()
         self._capacity = capacity
-        self._changed = asyncio.Event()
+        self._bytes = 0
+        # Readers at the live end stand at the same place: what follows it is joined once for all of them.
+        self._batches: dict[int, Batch] = {}
 
     @property
     def last(self) -> int:
@@ -35,37 +44,55 @@ class Channel:
             self.epoch, self.base = cursor.epoch, cursor.offset
 
     def append(self, frames: Sequence[Frame]) -> None:
-        """Adds what was read after `last`. A gap (pruned events) empties the ring: readers must notice it."""
+        """Adds what was read after `last` and wakes the readers. A gap (pruned events) empties the ring: readers must
+        notice it."""
+        self._batches.clear()
         for item in frames:
             if item.offset <= self.last:
                 continue
             if item.offset != self.last + 1:
-                self._frames.clear()
-                self.base = item.offset - 1
+                self._empty(item.offset - 1)
             self._frames.append(item)
-            if len(self._frames) > self._capacity:
-                self._frames.popleft()
+            self._bytes += len(item.data)
+            while len(self._frames) > self._capacity or (self._bytes > RING_BYTES and len(self._frames) > 1):
+                self._bytes -= len(self._frames.popleft().data)
                 self.base += 1
         self.wake()
 
-    def reset(self) -> None:
-        """The log was replaced by another epoch: readers must start anew."""
-        self.is_reset = True
-        self.wake()
+    def skip(self, first_offset: int) -> None:
+        """The log begins at `first_offset` now: what is before it and not here yet will never come."""
+        if first_offset > self.last + 1:
+            self._empty(first_offset - 1)
+            self.wake()
 
-    def after(self, offset: int) -> list[Frame] | None:
-        """Frames after `offset`; None when they are no longer (or not yet) all here."""
-        if not self.base <= offset <= self.last:
+    def after(self, offset: int) -> Batch | None:
+        """What follows `offset`, as much as goes out in one write; None when that is nothing, or not here yet."""
+        if offset >= self.last:
             return None
-        # From the right end: a live reader lacks few.
-        count = self.last - offset
-        return [self._frames[place] for place in range(len(self._frames) - count, len(self._frames))]
+        batch = self._batches.get(offset)
+        if batch is None:
+            if len(self._batches) == MOST_BATCHES:
+                self._batches.clear()
+            batch = self._batches[offset] = Batch.of(self.frames(offset, WRITE_BYTES))
+        return batch
+
+    def frames(self, offset: int, most_bytes: int) -> list[Frame]:
+        """Frames after `offset`, which is not before `base`: as many as fit in so many bytes, and at least one."""
+        assert self.base <= offset, "what is before the ring must be read from the log"
+        found, size = [], 0
+        for item in islice(self._frames, offset - self.base, None):
+            size += len(item.data)
+            if found and size > most_bytes:
+                break
+            found.append(item)
+        return found
 
     def wake(self) -> None:
         """Lets every reader look."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        for reader in self.readers:
+            reader.wake()
 
-    def changed(self) -> asyncio.Event:
-        """Set at the next change. Take it before looking: then no change is missed."""
-        return self._changed
+    def _empty(self, offset: int) -> None:
+        self._frames.clear()
+        self._batches.clear()
+        self._bytes, self.base = 0, offset

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from uuid import UUID
 
-import orjson
-
-from db.errors import DatabaseUnavailable
 from db.pool import Database
 from deployments.config import Sse
-from deployments.observability.metrics import SSE_CONNECTIONS, SSE_EVENTS_SENT
 from deployments.streamer.channel import Channel
-from deployments.streamer.wire import Cursor, Frame, frame
+from deployments.streamer.log import Log, Page
+from deployments.streamer.reader import OUT_OF_RANGE, REPLACED, SILENT, Reader
+from deployments.streamer.report import Report
+from deployments.streamer.rights import Rights
+from deployments.streamer.wire import Cursor
 
 logger = logging.getLogger(__name__)
 
-READ_LIMIT = 500
-
-
-@dataclass(eq=False)
-class Reader:
-    """Somebody who reads a channel by the right of a session."""
-
-    session: bytes
-    channel: Channel
-    revoked: bool = False
+# Channels read in one statement: after the database was away all of them are due at once.
+FEED_CHANNELS = 200
 
 
 class Hub:
@@ -39,12 +30,18 @@ class Hub:
     def __init__(self, database: Database, settings: Sse) -> None:
         self._database = database
         self._settings = settings
+        self._log = Log(database)
+        self._rights = Rights(database)
         self._channels: dict[UUID, Channel] = {}
         self._readers: set[Reader] = set()
         self._dirty: set[UUID] = set()
         self._work = asyncio.Event()
-        self._recheck = asyncio.Event()
-        self.sent: Counter[str] = Counter()
+        self.report = Report(settings)
+
+    @property
+    def connections(self) -> int:
+        """How many read here now."""
+        return len(self._readers)
 
     async def serve(self) -> None:
         """Listens, reads, rechecks and counts until cancelled."""
@@ -52,35 +49,52 @@ class Hub:
             group.create_task(self._database.listen("rustygpt_events", self._on_notify, self._mark_all))
             group.create_task(self._poll())
             group.create_task(self._feed())
-            group.create_task(self._recheck_rights())
-            group.create_task(self._report())
+            group.create_task(self._recheck_all())
+            group.create_task(self._tick())
 
     @contextmanager
     def join(self, session: bytes, channel_id: UUID) -> Iterator[Reader]:
         """Registers a reader. What commits from here on reaches the channel: ask for the log's end after it."""
         channel = self._channels.get(channel_id)
         if channel is None:
-            channel = self._channels[channel_id] = Channel(channel_id, self._settings.ring_events)
-        reader = Reader(session, channel)
-        channel.readers += 1
+            channel = self._channels[channel_id] = Channel(channel_id, self._settings.queue_events)
+        reader = Reader(session, channel, self._settings)
+        channel.readers.add(reader)
         self._readers.add(reader)
         try:
             yield reader
         finally:
             self._readers.discard(reader)
-            channel.readers -= 1
-            if not channel.readers and self._channels.get(channel_id) is channel:
-                del self._channels[channel_id]
+            channel.readers.discard(reader)
+            if not channel.readers:
+                self._drop(channel)
 
-    def start(self, channel: Channel, end: Cursor) -> None:
-        """`end` is where the log stood after the channel was joined."""
+    def start(self, reader: Reader, cursor: Cursor, end: Cursor) -> None:
+        """The reader reads on after `cursor`; `end` is where the log stood after the channel was joined."""
+        channel = reader.channel
+        reader.offset, reader.replay_until = cursor.offset, end.offset
         channel.start(end)
+        if channel.epoch != end.epoch:
+            self._end(channel, REPLACED)
         self._mark(channel.id)
 
-    async def read(self, channel: Channel, after: int) -> list[Frame]:
-        """Events after an offset, from the log: for a reader who fell behind the ring."""
-        rows = await self._database.rows("stream_read", [channel.id], [after], READ_LIMIT)
-        return [frame(Cursor(row["epoch"], row["offset"]), row["type"], row["payload"]) for row in rows]
+    async def read_log(self, reader: Reader) -> Page | None:
+        """What follows the reader's place, for one who fell behind the ring. None: the stream has ended.
+
+        Waits while the database cannot be reached.
+        """
+        channel = reader.channel
+        pages = await self._log.read([(channel.id, reader.offset)])
+        page = pages.get(channel.id)
+        if page is None:
+            reader.end(SILENT)
+        elif page.epoch != channel.epoch:
+            reader.end(REPLACED)
+        elif not page.follows(reader.offset):
+            reader.end(OUT_OF_RANGE)
+        elif page.rights_change:
+            await self._rights.recheck([reader])
+        return page if reader.farewell is None else None
 
     def _on_notify(self, payload: str) -> None:
         self._mark(UUID(payload))
@@ -91,8 +105,18 @@ class Hub:
             self._work.set()
 
     def _mark_all(self) -> None:
-        for channel_id in self._channels:
-            self._mark(channel_id)
+        self._dirty.update(self._channels)
+        self._work.set()
+
+    def _drop(self, channel: Channel) -> None:
+        if self._channels.get(channel.id) is channel:
+            del self._channels[channel.id]
+
+    def _end(self, channel: Channel, farewell: bytes) -> None:
+        """Readers that come after this get another channel."""
+        self._drop(channel)
+        for reader in list(channel.readers):
+            reader.end(farewell)
 
     async def _poll(self) -> None:
         # The safety net for notifications that were lost with a connection.
@@ -104,67 +128,50 @@ class Hub:
         while True:
             await self._work.wait()
             self._work.clear()
-            channels = [self._channels[i] for i in self._dirty if i in self._channels]
-            self._dirty.clear()
-            channels = [channel for channel in channels if channel.epoch is not None]
-            if not channels:
-                continue
-            try:
-                rows = await self._database.rows(
-                    "stream_read", [c.id for c in channels], [c.last for c in channels], READ_LIMIT
-                )
-            except DatabaseUnavailable:
-                logger.warning("the database cannot be reached; streams wait for it")
-                await asyncio.sleep(0.2)
-                for channel in channels:
-                    self._mark(channel.id)
-                continue
-            found: dict[UUID, list[tuple[int, Frame]]] = defaultdict(list)
-            for row in rows:
-                item = frame(Cursor(row["epoch"], row["offset"]), row["type"], row["payload"])
-                found[row["channel_id"]].append((row["epoch"], item))
-            for channel in channels:
-                self._take(channel, found[channel.id])
+            # Those that were not started yet are marked when they are.
+            due = [c for i in self._dirty if (c := self._channels.get(i)) is not None and c.epoch is not None]
+            self._dirty = {channel.id for channel in due[FEED_CHANNELS:]}
+            if self._dirty:
+                self._work.set()
+            if due:
+                await self._read(due[:FEED_CHANNELS])
 
-    def _take(self, channel: Channel, items: list[tuple[int, Frame]]) -> None:
-        if not items:
-            return
-        if any(epoch != channel.epoch for epoch, _ in items):
-            self._channels.pop(channel.id, None)
-            channel.reset()
-            return
-        channel.append([item for _, item in items])
-        if len(items) == READ_LIMIT:
-            self._mark(channel.id)
-        if any(item.type == "membership.changed" for _, item in items):
-            self._recheck.set()
+    async def _read(self, channels: list[Channel]) -> None:
+        pages = await self._log.read([(channel.id, channel.last) for channel in channels])
+        suspects: list[Reader] = []
+        for channel in channels:
+            page = pages.get(channel.id)
+            if page is not None and page.epoch == channel.epoch and page.rights_change:
+                # Who was removed may still be told so, and sees nothing that was said afterwards.
+                channel.append(page.frames[: page.rights_change])
+                suspects += channel.readers
+        if suspects:
+            await self._rights.recheck(suspects)
+        for channel in channels:
+            self._take(channel, pages.get(channel.id))
 
-    async def _recheck_rights(self) -> None:
+    def _take(self, channel: Channel, page: Page | None) -> None:
+        if page is None:
+            self._end(channel, SILENT)
+        elif page.epoch != channel.epoch:
+            self._end(channel, REPLACED)
+        else:
+            channel.skip(page.first_offset)
+            if page.frames:
+                channel.append(page.frames)
+            if channel.last < page.last_offset:
+                self._mark(channel.id)
+
+    async def _recheck_all(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self._settings.recheck_seconds):
-                    await self._recheck.wait()
-            except TimeoutError:
-                pass
-            self._recheck.clear()
-            readers = list(self._readers)
-            if not readers:
-                continue
-            try:
-                revoked = await self._database.value(
-                    "stream_recheck", [r.session for r in readers], [r.channel.id for r in readers]
-                )
-            except DatabaseUnavailable:
-                continue
-            for place in orjson.loads(revoked):
-                reader = readers[place - 1]
-                reader.revoked = True
-                reader.channel.wake()
+            await asyncio.sleep(self._settings.recheck_seconds)
+            await self._rights.recheck(list(self._readers))
 
-    async def _report(self, period_seconds: float = 1.0) -> None:
+    async def _tick(self) -> None:
+        period_seconds = min(1.0, self._settings.heartbeat_seconds / 4)
         while True:
             await asyncio.sleep(period_seconds)
-            SSE_CONNECTIONS.set(len(self._readers))
-            for kind, count in self.sent.items():
-                SSE_EVENTS_SENT.inc(count, tags={"type": kind})
-            self.sent.clear()
+            now = time.monotonic()
+            for reader in self._readers:
+                reader.tick(now)
+            self.report.publish(self._readers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,13 +12,15 @@ import orjson
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from db.errors import DatabaseUnavailable
 from db.pool import Database
 from deployments.config import Settings
 from deployments.problems import ProblemError
 from deployments.sessions import session_of
-from deployments.streamer.hub import Hub, Reader
-from deployments.streamer.wire import PING, RETRY, Cursor, Frame, notice, place
+from deployments.streamer.hub import Hub
+from deployments.streamer.log import PAGE_BYTES
+from deployments.streamer.merge import merge_deltas
+from deployments.streamer.reader import OUT_OF_RANGE, SILENT, Reader
+from deployments.streamer.wire import PING, RETRY, Cursor, Frame, batches, place
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -26,6 +28,8 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
 ]
+
+Put = Callable[[bytes], Awaitable[None]]
 
 
 class EventStream:
@@ -35,6 +39,7 @@ class EventStream:
         self._database = database
         self._hub = hub
         self._settings = settings
+        self._merges = settings.sse.backpressure.drop_strategy == "drop_tokens"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -46,18 +51,15 @@ class EventStream:
         channel_id = await self._channel_id(request, session)
         with self._hub.join(session, channel_id) as reader:
             end, first_offset = await self._open(session, channel_id)
-            self._hub.start(reader.channel, end)
             cursor = cursor or end
+            if cursor.epoch != end.epoch or not first_offset - 1 <= cursor.offset <= end.offset:
+                reader.end(OUT_OF_RANGE)
+            self._hub.start(reader, cursor, end)
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            stale = cursor.epoch != end.epoch or not first_offset - 1 <= cursor.offset <= end.offset
-            writing = asyncio.create_task(self._write(reader, cursor, stale, send))
-            leaving = asyncio.create_task(_disconnected(receive))
+            leaving = asyncio.create_task(_until_disconnected(receive, reader))
             try:
-                await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
-                if writing.done():
-                    writing.result()
+                await self._write(reader, cursor, send)
             finally:
-                writing.cancel()
                 leaving.cancel()
 
     async def _channel_id(self, request: Request, session: bytes) -> UUID:
@@ -81,51 +83,63 @@ class EventStream:
         opened = orjson.loads(await self._stream_open(session, channel_id))
         return Cursor(opened["epoch"], opened["last_offset"]), opened["first_offset"]
 
-    async def _write(self, reader: Reader, cursor: Cursor, stale: bool, send: Send) -> None:
-        async def put(data: bytes, more: bool = True) -> None:
-            await send({"type": "http.response.body", "body": data, "more_body": more})
+    async def _write(self, reader: Reader, cursor: Cursor, send: Send) -> None:
+        # `send` returns when the connection's buffer has room: a slow reader waits here, and nobody else.
+        async def put(data: bytes) -> None:
+            reader.ping_due = False
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            reader.written_at = time.monotonic()
 
-        if stale:
-            return await put(RETRY + _reset(), more=False)
-        await put(RETRY + place(cursor))
-        channel, offset = reader.channel, cursor.offset
-        ends = time.monotonic() + self._settings.sse.connection_seconds
-        while True:
-            changed = channel.changed()
-            if reader.revoked:
-                return await put(b"", more=False)
-            if channel.is_reset:
-                return await put(_reset(), more=False)
-            frames = channel.after(offset)
-            if frames is None:
-                frames = await self._read_log(reader, offset)
-                if frames and (frames[0].offset != offset + 1):
-                    return await put(_reset(), more=False)
-            if frames:
-                await put(b"".join(item.data for item in frames))
-                self._hub.sent.update(Counter(item.type for item in frames))
-                offset = frames[-1].offset
+        await put(RETRY if reader.farewell is not None else RETRY + place(cursor))
+        channel, report = reader.channel, self._hub.report
+        while reader.farewell is None:
+            if reader.is_replaying or reader.offset < channel.base:
+                await self._replay(reader, put)
                 continue
-            if time.monotonic() >= ends:
-                return await put(notice("stream.reconnect", {"reason": "connection_age"}), more=False)
-            try:
-                async with asyncio.timeout(min(self._settings.sse.heartbeat_seconds, ends - time.monotonic())):
-                    await changed.wait()
-            except TimeoutError:
+            reader.was_live = True
+            batch = channel.after(reader.offset)
+            if batch is not None:
+                report.watch(reader)
+                await put(batch.data)
+                reader.offset = batch.last
+                report.sent(batch)
+            elif reader.ping_due:
                 await put(PING)
+            else:
+                await reader.wait()
+        await send({"type": "http.response.body", "body": reader.farewell, "more_body": False})
 
-    async def _read_log(self, reader: Reader, offset: int) -> list[Frame]:
-        while True:
-            try:
-                return await self._hub.read(reader.channel, offset)
-            except DatabaseUnavailable:
-                await asyncio.sleep(0.2)
+    async def _replay(self, reader: Reader, put: Put) -> None:
+        """Up to where the live end was when the replay began."""
+        started, report = time.perf_counter(), self._hub.report
+        report.watch(reader)
+        reader.replay_until = max(reader.replay_until, reader.channel.last)
+        while reader.is_replaying and reader.farewell is None:
+            for batch in batches(await self._history(reader)):
+                if reader.farewell is not None:
+                    return
+                await put(batch.data)
+                reader.offset = batch.last
+                report.sent(batch, is_replay=True)
+        report.caught_up(time.perf_counter() - started)
+
+    async def _history(self, reader: Reader) -> list[Frame]:
+        """What follows the reader's place, from the ring or from the log. Empty where the stream has ended."""
+        channel = reader.channel
+        if channel.base <= reader.offset < channel.last:
+            frames = channel.frames(reader.offset, PAGE_BYTES)
+        else:
+            page = await self._hub.read_log(reader)
+            frames = page.frames if page else []
+        if not self._merges:
+            return frames
+        assert channel.epoch is not None
+        kept = merge_deltas(channel.epoch, frames)
+        self._hub.report.merged(len(frames) - len(kept))
+        return kept
 
 
-def _reset() -> bytes:
-    return notice("stream.reset", {"reason": "cursor_out_of_range"})
-
-
-async def _disconnected(receive: Receive) -> None:
+async def _until_disconnected(receive: Receive, reader: Reader) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+    reader.end(SILENT)

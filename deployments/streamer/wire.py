@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -10,6 +12,9 @@ from deployments.problems import ProblemError
 
 PING = b": ping\n\n"
 RETRY = b"retry: 1000\n\n"
+# As much as the server's transport takes before it makes the writer wait: what one slow reader holds in memory.
+WRITE_BYTES = 65_536
+DATA = b"\ndata: "
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,41 @@ class Frame:
     type: str
     data: bytes
 
+    @property
+    def envelope(self) -> bytes:
+        """The event's JSON."""
+        return self.data[self.data.index(DATA) + len(DATA) : -2]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events that go out in one write. `last` is the offset of the last one."""
+
+    last: int
+    data: bytes
+    counts: Counter[str]
+
+    @classmethod
+    def of(cls, frames: Sequence[Frame]) -> Batch:
+        """At least one frame."""
+        return cls(frames[-1].offset, b"".join(f.data for f in frames), Counter(f.type for f in frames))
+
 
 def frame(cursor: Cursor, kind: str, envelope: str) -> Frame:
     """`envelope` is the event as the log has it; JSON text holds no line break."""
     return Frame(cursor.offset, kind, f"id: {cursor}\nevent: {kind}\ndata: {envelope}\n\n".encode())
+
+
+def batches(frames: Sequence[Frame]) -> Iterator[Batch]:
+    """All frames in writes of at most WRITE_BYTES; a frame longer than that goes alone."""
+    start = size = 0
+    for place, item in enumerate(frames):
+        if place > start and size + len(item.data) > WRITE_BYTES:
+            yield Batch.of(frames[start:place])
+            start, size = place, 0
+        size += len(item.data)
+    if start < len(frames):
+        yield Batch.of(frames[start:])
 
 
 def place(cursor: Cursor) -> bytes:
@@ -57,7 +93,7 @@ def place(cursor: Cursor) -> bytes:
     return f"id: {cursor}\n\n".encode()
 
 
-def notice(kind: str, payload: dict[str, str]) -> bytes:
+def notice(kind: str, reason: str) -> bytes:
     """An event of the connection, not of the log: it has no id."""
-    envelope = orjson.dumps({"type": kind, "payload": payload})
-    return b"event: " + kind.encode() + b"\ndata: " + envelope + b"\n\n"
+    envelope = orjson.dumps({"type": kind, "payload": {"reason": reason}})
+    return b"event: " + kind.encode() + DATA + envelope + b"\n\n"

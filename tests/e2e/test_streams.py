@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
+import socket
 from uuid import UUID
 
 import asyncpg
+import httpx
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deployments import events as contract
 from tests.support.person import Event, Person
 from tests.support.product import Product
+from tests.support.streams import arrivals, parsed
 
 LONG_QUESTION = "Write a long story about a ship and its crew."
 
@@ -169,3 +175,66 @@ def test_inbox_hears_of_a_new_conversation(admin: Person) -> None:
         conversation = ann.converse(ben)
         event = next(stream)
     assert (event.type, event.payload["conversation_id"]) == ("membership.changed", conversation)
+
+
+def test_schema_is_published_and_every_event_of_an_answer_is_of_it(
+    product: Product, answered: tuple[Person, str, str, list[Event]]
+) -> None:
+    schema = httpx.get(f"{product.url}/api/stream/schema").raise_for_status().json()
+    assert schema == json.loads(json.dumps(contract.json_schema()))
+    validator = jsonschema.Draft202012Validator(schema)
+    for event in answered[3]:
+        validator.validate({"type": event.type, "payload": event.payload})
+    assert not validator.is_valid({"type": "message.done", "payload": answered[3][-1].payload | {"more": 1}})
+
+
+async def test_reader_of_one_byte_at_a_time_costs_little_memory_and_loses_nothing(
+    product: Product, person: Person, postgres: str
+) -> None:
+    conversation = person.converse()
+    database = await asyncpg.connect(postgres)
+    path = [product.actor("ServeReplica:streamer"), product.actor("haproxy.cfg")]
+    slow = socket.create_connection(("127.0.0.1", product.port), timeout=60)
+    slow.sendall(
+        f"GET /api/stream/conversations/{conversation}?after=1 HTTP/1.1\r\nHost: {product.url}\r\n"
+        f"Cookie: SESSION_ID={person.http.cookies['SESSION_ID']}\r\n\r\n".encode()
+    )
+    read = slow.recv(1)
+    before = sum(process.memory_info().rss for process in path)
+    append = "select rustygpt.append_event($1, 'error', $2)"
+    with person.stream(conversation, "1") as stream:
+        for number in range(400):
+            payload = {"code": "assistant_timeout", "message": f"{number} {'x' * 200_000}", "message_id": person.id}
+            await database.execute(append, UUID(conversation), json.dumps(payload))
+            assert next(stream).payload == payload
+            read += slow.recv(1)
+    await database.close()
+    # 80 MB went by. Of them the ring holds 8 MiB, and the reader two writes.
+    assert sum(process.memory_info().rss for process in path) - before < 40 << 20
+    slow.setblocking(False)
+    seen: list[Event] = []
+    async for event in parsed(arrivals(slow, read)):
+        seen.append(event)
+        if event.id == "401":
+            break
+    slow.close()
+    assert [event.id for event in seen] == [str(number) for number in range(2, 402)]
+    assert all(event.payload["message"].startswith(f"{number} ") for number, event in enumerate(seen))
+
+
+def test_streams_are_counted(product: Product, answered: tuple[Person, str, str, list[Event]]) -> None:
+    person, conversation, cursor, _ = answered
+    person.follow(conversation, cursor)
+
+    def counted() -> None:
+        text = httpx.get(f"{product.url}/metrics").raise_for_status().text
+        for sample in (
+            'sse_events_sent_total{type="message.delta"}',
+            'rustygpt_sse_replay_events_total{type="message.delta"}',
+            'rustygpt_sse_replay_duration_ms_bucket{le="1000.0"}',
+            "sse_queue_depth",
+            "sse_queue_occupancy_ratio",
+        ):
+            assert f"\n{sample} " in text
+
+    person.patiently(counted)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx
-from httpx_sse import connect_sse
+from httpx_sse import ServerSentEvent, connect_sse
+
+from deployments.events import validate
 
 T = TypeVar("T")
 PASSWORD = "correct horse battery"
@@ -94,16 +96,14 @@ class Person:
 
     @contextmanager
     def stream(self, channel: str, after: str | None = None) -> Iterator[Iterator[Event]]:
-        """Events of a conversation, or of `me`, over one connection."""
+        """Events of a conversation, or of `me`, over one connection. Each is checked against the published schema."""
         path = "/api/stream/me" if channel == "me" else f"/api/stream/conversations/{channel}"
         headers = {"Last-Event-ID": after} if after is not None else {}
         with connect_sse(self.http, "GET", path, headers=headers) as source:
             if source.response.status_code >= 500:
                 source.response.raise_for_status()
             assert source.response.status_code == 200, source.response.read()
-            yield (
-                Event(item.id, item.event, json.loads(item.data)["payload"]) for item in source.iter_sse() if item.data
-            )
+            yield (_checked(item) for item in source.iter_sse() if item.data)
 
     def follow(self, channel: str, after: str, last: str = "message.done") -> list[Event]:
         """Every event after a cursor up to the first of type `last`, connecting again as often as needed."""
@@ -121,3 +121,11 @@ class Person:
             except (httpx.TransportError, httpx.HTTPStatusError):
                 continue
         return events
+
+
+def _checked(item: ServerSentEvent) -> Event:
+    """Raises ValidationError for an event that is none of the published schema."""
+    validate(item.data)
+    content = json.loads(item.data)
+    assert content["type"] == item.event
+    return Event(item.id, item.event, content["payload"])

@@ -9,52 +9,100 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.problems import ProblemError
-from deployments.streamer.channel import Channel
-from deployments.streamer.wire import Cursor, Frame, frame
+from deployments.streamer.channel import RING_BYTES, Channel
+from deployments.streamer.wire import WRITE_BYTES, Cursor, Frame, batches, frame
 
 
-def frames(first: int, last: int) -> list[Frame]:
-    return [frame(Cursor(1, offset), "message.delta", "{}") for offset in range(first, last + 1)]
+def frames(first: int, last: int, size: int = 2) -> list[Frame]:
+    return [frame(Cursor(1, offset), "message.delta", "x" * size) for offset in range(first, last + 1)]
+
+
+def ring(capacity: int = 10, after: int = 0) -> Channel:
+    channel = Channel(uuid4(), capacity)
+    channel.start(Cursor(1, after))
+    return channel
+
+
+def offsets(channel: Channel, after: int) -> list[int]:
+    return [item.offset for item in channel.frames(after, 1 << 30)]
 
 
 @given(
     start=st.integers(0, 50),
     capacity=st.integers(1, 8),
-    batches=st.lists(st.integers(0, 6), max_size=20),
+    batch_sizes=st.lists(st.integers(0, 6), max_size=20),
     pace=st.lists(st.booleans(), min_size=20, max_size=20),
 )
 def test_reader_at_any_pace_sees_every_offset_once(
-    start: int, capacity: int, batches: list[int], pace: list[bool]
+    start: int, capacity: int, batch_sizes: list[int], pace: list[bool]
 ) -> None:
-    channel = Channel(uuid4(), capacity)
-    channel.start(Cursor(1, start))
+    channel = ring(capacity, start)
     log_end = seen = start
-    for size, reads in zip(batches, pace, strict=False):
+    for size, reads in zip(batch_sizes, pace, strict=False):
         channel.append(frames(log_end + 1, log_end + size))
         log_end += size
-        if reads:
-            found = channel.after(seen)
-            if found is None:  # fell out of the ring: reads the log itself
-                found = frames(seen + 1, log_end)
-            assert [item.offset for item in found] == list(range(seen + 1, log_end + 1))
+        if not reads:
+            continue
+        if seen < channel.base:  # fell out of the ring: reads the log itself
             seen = log_end
+            continue
+        assert offsets(channel, seen) == list(range(seen + 1, log_end + 1))
+        batch = channel.after(seen)
+        assert (batch.last if batch else seen) == log_end
+        seen = log_end
+
+
+def test_readers_at_one_place_share_one_copy() -> None:
+    channel = ring()
+    channel.append(frames(1, 3))
+    assert channel.after(1) is channel.after(1)
+    channel.append(frames(4, 4))
+    batch = channel.after(1)
+    assert batch
+    assert (batch.last, batch.counts) == (4, {"message.delta": 3})
 
 
 def test_event_read_twice_is_kept_once() -> None:
-    channel = Channel(uuid4(), 10)
-    channel.start(Cursor(1, 0))
+    channel = ring()
     channel.append(frames(1, 3))
     channel.append(frames(2, 5))
-    assert [item.offset for item in channel.after(0) or []] == [1, 2, 3, 4, 5]
+    assert offsets(channel, 0) == [1, 2, 3, 4, 5]
 
 
 def test_gap_is_never_bridged_in_silence() -> None:
-    channel = Channel(uuid4(), 10)
-    channel.start(Cursor(1, 0))
+    channel = ring()
     channel.append(frames(1, 2))
     channel.append(frames(5, 6))
-    assert channel.after(2) is None
-    assert [item.offset for item in channel.after(4) or []] == [5, 6]
+    assert channel.base == 4
+    assert offsets(channel, 4) == [5, 6]
+
+
+def test_events_that_will_never_come_are_skipped_so_that_readers_notice() -> None:
+    channel = ring()
+    channel.append(frames(1, 2))
+    channel.skip(3)
+    assert (channel.base, channel.last) == (0, 2)
+    channel.skip(9)
+    assert (channel.base, channel.last) == (8, 8)
+    assert channel.after(8) is None
+
+
+def test_ring_of_long_events_is_bounded_in_bytes() -> None:
+    channel = ring(capacity=1000)
+    channel.append(frames(1, 40, size=RING_BYTES // 8))
+    held = channel.frames(channel.base, 1 << 30)
+    assert sum(len(item.data) for item in held) <= RING_BYTES
+    assert [item.offset for item in held] == list(range(channel.base + 1, 41))
+    assert len(held) == 7
+
+
+@given(st.lists(st.integers(1, 3 * WRITE_BYTES), max_size=30))
+def test_one_write_is_bounded_and_all_writes_together_are_everything(sizes: list[int]) -> None:
+    log = [frames(offset, offset, size)[0] for offset, size in enumerate(sizes, 1)]
+    writes = list(batches(log))
+    assert b"".join(write.data for write in writes) == b"".join(item.data for item in log)
+    assert all(len(write.data) <= WRITE_BYTES or write.counts.total() == 1 for write in writes)
+    assert [write.last for write in writes] == sorted({write.last for write in writes})
 
 
 @pytest.mark.parametrize("text", ["0", "17", "2:17", " 5 "])

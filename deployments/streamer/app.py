@@ -1,0 +1,35 @@
+"""The Streamer's HTTP application."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from db.pool import Database
+from deployments.config import Settings
+from deployments.events import json_schema
+from deployments.problems import HANDLERS
+from deployments.streamer.hub import Hub
+from deployments.streamer.stream import EventStream
+
+SCHEMA = orjson.dumps(json_schema())
+
+
+def streamer_app(database: Database, hub: Hub, settings: Settings) -> Starlette:
+    """GET /schema; for a signed-in user /conversations/{id}, and /me or /{own user id}. Somebody else runs the hub."""
+    stream = EventStream(database, hub, settings)
+    return Starlette(
+        routes=[
+            Route("/schema", _schema),
+            Route("/conversations/{conversation_id}", stream),
+            Route("/{user_id}", stream),
+        ],
+        exception_handlers=HANDLERS,
+    )
+
+
+async def _schema(_: Request) -> Response:
+    return Response(SCHEMA, headers={"Cache-Control": "max-age=300"}, media_type="application/schema+json")
