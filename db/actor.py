@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 import time
+import warnings
 from typing import Any, Literal
 
 import ray
@@ -44,7 +45,9 @@ class PostgresAccess:
         self._ready = asyncio.Lock()
         self._starting = threading.Lock()
         # The embedded server is kept running from its first start on. An actor that was started again goes on with it.
-        self._is_wanted = ray.get_runtime_context().was_current_actor_reconstructed
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Ray asks itself in a way that it deprecates
+            self._is_wanted = ray.get_runtime_context().was_current_actor_reconstructed
         # Threads, since an actor that was started again is called by nobody: replicas have their access.
         threading.Thread(target=lambda: asyncio.run(self._keep_time()), daemon=True).start()
         if self._embedded is not None:

@@ -9,7 +9,7 @@ from deployments.model.engine import Engine, Finish, GenerationRequest
 from deployments.model.prompt import Message
 
 WORDS = 6
-LONGEST = 80
+LONGEST = 60
 EXCERPT = 1000  # characters of the first message: what follows seldom changes what it is about
 PATIENCE_SECONDS = 30.0
 REQUEST = (
@@ -35,9 +35,10 @@ async def write_title(engine: Engine, history: Sequence[Message], user: str) -> 
 
 def trimmed(text: str) -> str | None:
     """The title in what a model wrote: its first line, without quotes, marks of headings, and a full stop at the end;
-    at most `LONGEST` characters, cut between words. None where nothing is left."""
+    at most `LONGEST` characters, where more is cut between words and shown as cut. None where nothing is left."""
     line = next((line for line in text.replace("\0", " ").splitlines() if line.strip()), "")
     title = " ".join(line.split()).strip("\"'“”‘’*#` ").removesuffix(".").rstrip()
     if len(title) > LONGEST:
-        title = title[: LONGEST + 1].rpartition(" ")[0][:LONGEST] or title[:LONGEST]
+        cut = title[:LONGEST]
+        title = (cut.rpartition(" ")[0] or cut[:-1]).rstrip(",;: ") + "…"
     return title or None

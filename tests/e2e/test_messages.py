@@ -13,7 +13,7 @@ def test_model_gives_the_thread_a_title_that_every_reader_is_told(person: Person
     posted = person.ask(conversation, "Name three colours.")
     told = person.follow(conversation, posted["cursor"], "message.updated")[-1].payload["message"]
     assert told["id"] == posted["root_id"]
-    assert 0 < len(told["title"]) <= 80
+    assert 0 < len(told["title"]) <= 60
     [thread] = person.call("GET", f"/api/conversations/{conversation}/threads")["threads"]
     assert thread["title"] == told["title"]
 

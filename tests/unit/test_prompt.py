@@ -63,6 +63,11 @@ def test_what_people_say_begins_with_the_name_where_one_is_given() -> None:
         ('"Three Colours"', "Three Colours"),
         ("\n\n## Three  colours.\nAnd more", "Three colours"),
         ("**Colours**", "Colours"),
+        (
+            "The sky has many colours, and the one that is the most, as people say, is blue",
+            "The sky has many colours, and the one that is the most, as…",
+        ),
+        ("x" * 70, "x" * 59 + "…"),
         (" \n\t", None),
         ('""', None),
         ("\0", None),
