@@ -101,7 +101,7 @@ class TurnRunner:
         turn = self._writer.open(claim)
         try:
             finish = await self._generate(turn)
-            await turn.settled.wait()
+            await self._writer.settle(turn)
             if not turn.lost:
                 await self._finish(claim, finish)
                 if self._makes_titles and claim.needs_title and finish.reason in ("stop", "length"):

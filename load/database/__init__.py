@@ -1,0 +1,1 @@
+"""Benches of the database: helpers that, unlike the other load tools, know its schema and functions."""

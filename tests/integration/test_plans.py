@@ -1,0 +1,102 @@
+"""Reads of long histories touch about as many rows as they show, whatever else the database holds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+
+from db.migrate import migrate
+from load.database.history_data import Shape, fill, sign_up
+from load.database.history_reads import (
+    CONVERSATIONS_PAGE,
+    SEARCH_PAGE,
+    STREAM_PAGE,
+    THREADS_PAGE,
+    TREE_PAGE,
+    Read,
+    Reader,
+    Touched,
+    touched,
+)
+from tests.conftest import connect
+
+LONG = 4_000
+SHAPES = {
+    "branches": Shape(count=1, threads=1, messages=LONG, branch=100, deltas=3),
+    "threads": Shape(count=1, threads=LONG // 10, messages=10, branch=4),
+    "ordinary": Shape(count=10, threads=20, messages=10, branch=6, deltas=1),
+    "others": Shape(count=50, threads=20, messages=10, branch=6, is_readers=False),
+}
+# Rows that a page may touch: each message once for its place and once for its content, each thread with its messages,
+# and a few for rights and for where the page ends.
+MOST_ROWS = {
+    "get_tree": 2 * TREE_PAGE + 20,
+    "list_threads": THREADS_PAGE * (2 + 10) + 20,
+    "stream_open": 0,
+    "stream_read": STREAM_PAGE,
+    "list_conversations": 10 * CONVERSATIONS_PAGE,
+    "list_unread": 3 * LONG // 10,
+    "search": 10 * SEARCH_PAGE,
+}
+
+
+@dataclass(frozen=True)
+class History:
+    """A filled database and the reads of one of its people."""
+
+    admin: asyncpg.Connection
+    reads: dict[str, Read]
+
+
+@pytest.fixture(scope="module")
+async def history(database_url: str) -> AsyncIterator[History]:
+    addresses = await migrate(database_url)
+    app, admin = await connect(addresses["app"]), await asyncpg.connect(database_url)
+    person, *others = await sign_up(app, ("ann", "ben", "eve"))
+    made = await fill(admin, person, (others[0], others[1]), SHAPES)
+    reader = Reader(admin, app, person, LONG)
+    reads = [
+        *await reader.tree("long", made["branches"][0]),
+        *await reader.thread_pages("many", made["threads"][0]),
+        *reader.log(made["branches"][0], LONG // 2 * 4),
+        *await reader.conversation_pages(),
+        reader.unread("many", made["threads"]),
+        *reader.search({"rare": "w3990"}),
+    ]
+    yield History(admin, {read.name: read for read in reads})
+    await admin.close()
+    await app.close()
+
+
+def is_frugal(read: Read, counted: Touched) -> bool:
+    """Whether a call touched no more than it had to."""
+    return not counted.whole_scans and counted.rows <= MOST_ROWS[read.query]
+
+
+async def test_no_page_reads_more_than_it_shows(history: History) -> None:
+    counted = {name: await touched(history.admin, read) for name, read in history.reads.items()}
+    assert {name: found for name, found in counted.items() if not is_frugal(history.reads[name], found)} == {}
+
+
+@pytest.mark.parametrize(
+    ("index", "read"),
+    [
+        ("index rustygpt.messages_root_idx", "tree, long: middle"),
+        ("index rustygpt.messages_activity_idx", "threads, many: middle"),
+        ("constraint events_pkey", "stream: middle"),
+    ],
+)
+async def test_missing_index_is_noticed(history: History, index: str, read: str) -> None:
+    table = "events" if "events" in index else "messages"
+    transaction = history.admin.transaction()
+    await transaction.start()
+    try:
+        drop = f"alter table rustygpt.{table} drop {index}" if "constraint" in index else f"drop {index}"
+        await history.admin.execute(drop)
+        counted = await touched(history.admin, history.reads[read])
+    finally:
+        await transaction.rollback()
+    assert not is_frugal(history.reads[read], counted)
