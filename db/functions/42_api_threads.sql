@@ -201,18 +201,20 @@ create or replace function rustygpt.tree_json(
     p_root_id uuid, p_conversation_id uuid, p_after integer[], p_before integer[], p_limit integer
 ) returns json language sql stable as $$
     with forwards as (
-        select id, path from rustygpt.messages
+        select id, path, row_number() over (order by path) as place from rustygpt.messages
          where p_before is null and root_id = p_root_id and path > coalesce(p_after, '{}')
          order by path limit p_limit),
     backwards as (
-        select id, path from rustygpt.messages
+        select id, path, -row_number() over (order by path desc) as place from rustygpt.messages
          where p_before is not null and root_id = p_root_id and path < p_before and path > coalesce(p_after, '{}')
          order by path desc limit p_limit),
+    -- In order of place from here on: paths of a thread that is thousands of messages deep are slow to compare.
     shown as (select * from forwards union all select * from backwards),
-    ends as (select min(path) as first, max(path) as last from shown)
+    ends as (select (select path from shown order by place limit 1) as first,
+                    (select path from shown order by place desc limit 1) as last)
     select json_build_object(
         'root_id', p_root_id, 'conversation_id', p_conversation_id,
-        'messages', coalesce((select json_agg(rustygpt.message_json(id) order by path) from shown), '[]'::json),
+        'messages', coalesce((select json_agg(rustygpt.message_json(id) order by place) from shown), '[]'::json),
         'next_after', (select rustygpt.dotted(last) from ends where exists (
             select 1 from rustygpt.messages where root_id = p_root_id and path > last)),
         'previous_before', (select rustygpt.dotted(first) from ends where exists (
