@@ -38,11 +38,12 @@ $$;
 
 -- The system's work: under row-level security `@@` could not use its index, since it is not leakproof; who takes part
 -- is asked once instead. Of more than 10,000 messages found the newest 10,000 are ranked. The plan is made for each
--- query, since one for all would not know how rare the words are.
+-- query, since one for all would not know how rare the words are, and never reads all messages, most of which are
+-- others': with 1,000,000, of which 110,000 one's own, a word that stands in four of five is found in 0.24 s, not 0.66.
 create or replace function rustygpt.search_page(
     p_user_id uuid, p_wanted tsquery, p_conversation_id uuid,
     p_after_rank real, p_after_at timestamptz, p_after_id uuid, p_limit integer
-) returns json language plpgsql stable set plan_cache_mode = force_custom_plan as $$
+) returns json language plpgsql stable set plan_cache_mode = force_custom_plan set enable_seqscan = off as $$
 declare
     places uuid[] := array(
         select c.id from rustygpt.participants p join rustygpt.conversations c on c.id = p.conversation_id
