@@ -162,21 +162,29 @@ create or replace function rustygpt.api_list_threads(
 begin
     perform rustygpt.sign_in(p_session);
     perform rustygpt.require_role(p_conversation_id, 'viewer');
-    return (
-        with page as (
-            select id, last_activity_at from rustygpt.messages
-             where conversation_id = p_conversation_id and parent_id is null
-               and (p_before_at is null or (last_activity_at, id) < (p_before_at, p_before_id))
-             order by last_activity_at desc, id desc limit p_limit + 1),
-        shown as (select * from page order by last_activity_at desc, id desc limit p_limit)
-        select json_build_object(
-            'threads', coalesce((select json_agg(rustygpt.thread_json(id) order by last_activity_at desc, id desc)
-                                   from shown), '[]'::json),
-            'next_before', case when (select count(*) from page) > p_limit then (
-                select rustygpt.instant(last_activity_at) || ',' || id from shown
-                 order by last_activity_at, id limit 1) end,
-            'cursor', rustygpt.channel_cursor(p_conversation_id)));
+    return rustygpt.threads_page(p_conversation_id, p_before_at, p_before_id, p_limit);
 end
+$$;
+
+-- The system's work, since a policy would be asked for each thread: 1.5 ms of 200. Its plan is one for all values: a
+-- mark that may be null would be no condition for the index, hence the one that comes before all.
+create or replace function rustygpt.threads_page(
+    p_conversation_id uuid, p_before_at timestamptz, p_before_id uuid, p_limit integer
+) returns json language sql stable as $$
+    with page as (
+        select id, last_activity_at from rustygpt.messages
+         where conversation_id = p_conversation_id and parent_id is null
+           and (last_activity_at, id) < (coalesce(p_before_at, 'infinity'),
+                                         coalesce(p_before_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+         order by last_activity_at desc, id desc limit p_limit + 1),
+    shown as (select * from page order by last_activity_at desc, id desc limit p_limit)
+    select json_build_object(
+        'threads', coalesce((select json_agg(rustygpt.thread_json(id) order by last_activity_at desc, id desc)
+                               from shown), '[]'::json),
+        'next_before', case when (select count(*) from page) > p_limit then (
+            select rustygpt.instant(last_activity_at) || ',' || id from shown
+             order by last_activity_at, id limit 1) end,
+        'cursor', rustygpt.channel_cursor(p_conversation_id))
 $$;
 
 -- Depth-first, parents before children, siblings in order of creation. p_after and p_before are exclusive; with
