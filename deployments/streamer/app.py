@@ -7,21 +7,22 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db.pool import Database
 from deployments.config import Settings
 from deployments.events import json_schema
 from deployments.problems import HANDLERS
 from deployments.streamer.hub import Hub
-from deployments.streamer.stream import EventStream
+from deployments.streamer.stream import BARE_SEND, EventStream
 
 SCHEMA = orjson.dumps(json_schema())
 
 
-def streamer_app(database: Database, hub: Hub, settings: Settings) -> Starlette:
+def streamer_app(database: Database, hub: Hub, settings: Settings) -> ASGIApp:
     """GET /schema; for a signed-in user /conversations/{id}, and /me or /{own user id}. Somebody else runs the hub."""
     stream = EventStream(database, hub, settings)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/schema", _schema),
             Route("/conversations/{conversation_id}", stream),
@@ -29,6 +30,12 @@ def streamer_app(database: Database, hub: Hub, settings: Settings) -> Starlette:
         ],
         exception_handlers=HANDLERS,
     )
+
+    async def with_bare_send(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[BARE_SEND] = send
+        await app(scope, receive, send)
+
+    return with_bare_send
 
 
 async def _schema(_: Request) -> Response:

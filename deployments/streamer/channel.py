@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 # Of long events a channel keeps fewer than its setting says.
 RING_BYTES = 8 << 20
 MOST_BATCHES = 16
+# Readers of other channels come in between, and the proxy is at work on the first writes while the last are made.
+WAKE_AT_ONCE = 50
 
 
 class Channel:
@@ -27,21 +30,17 @@ class Channel:
         self.readers: set[Reader] = set()
         self.epoch: int | None = None  # None until the first reader knows where the log stands
         self.base = 0
+        self.last = 0  # the highest offset that is here
         self._frames: deque[Frame] = deque()
         self._capacity = capacity
         self._bytes = 0
         # Readers at the live end stand at the same place: what follows it is joined once for all of them.
         self._batches: dict[int, Batch] = {}
 
-    @property
-    def last(self) -> int:
-        """The highest offset that is here."""
-        return self.base + len(self._frames)
-
     def start(self, cursor: Cursor) -> None:
         """Begins after `cursor`; later calls change nothing."""
         if self.epoch is None:
-            self.epoch, self.base = cursor.epoch, cursor.offset
+            self.epoch, self.base, self.last = cursor.epoch, cursor.offset, cursor.offset
 
     def append(self, frames: Sequence[Frame]) -> None:
         """Adds what was read after `last` and wakes the readers. A gap (pruned events) empties the ring: readers must
@@ -53,6 +52,7 @@ class Channel:
             if item.offset != self.last + 1:
                 self._empty(item.offset - 1)
             self._frames.append(item)
+            self.last = item.offset
             self._bytes += len(item.data)
             while len(self._frames) > self._capacity or (self._bytes > RING_BYTES and len(self._frames) > 1):
                 self._bytes -= len(self._frames.popleft().data)
@@ -89,10 +89,16 @@ class Channel:
 
     def wake(self) -> None:
         """Lets every reader look."""
-        for reader in self.readers:
+        self._wake_some(iter(list(self.readers)))
+
+    def _wake_some(self, readers: Iterator[Reader]) -> None:
+        woken = list(islice(readers, WAKE_AT_ONCE))
+        for reader in woken:
             reader.wake()
+        if len(woken) == WAKE_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._wake_some, readers)
 
     def _empty(self, offset: int) -> None:
         self._frames.clear()
         self._batches.clear()
-        self._bytes, self.base = 0, offset
+        self._bytes, self.base, self.last = 0, offset, offset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ray import serve
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from db.actor import connect_database
 from deployments.config import Settings, database_access
@@ -28,7 +28,7 @@ class StreamerDeployment:
         self._hub = Hub(self._database, settings.sse)
         self._serving = asyncio.create_task(self._hub.serve())
 
-    def __serve_build_asgi_app__(self) -> Starlette:
+    def __serve_build_asgi_app__(self) -> ASGIApp:
         return streamer_app(self._database, self._hub, self._settings)
 
     def check_health(self) -> None:

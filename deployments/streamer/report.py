@@ -28,7 +28,7 @@ class Report:
 
     def __init__(self, settings: Sse) -> None:
         self._queue_events = settings.queue_events
-        self._warn_at = settings.queue_events * settings.backpressure.warn_queue_ratio
+        self.warn_at = settings.queue_events * settings.backpressure.warn_queue_ratio
         self._sent: Counter[str] = Counter()
         self._replayed: Counter[str] = Counter()
         self._merged = 0
@@ -50,7 +50,7 @@ class Report:
 
     def watch(self, reader: Reader) -> None:
         """Warns of a reader whose queue is nearly full, once."""
-        if 0 < reader.lag >= self._warn_at and not reader.was_warned:
+        if 0 < reader.lag >= self.warn_at and not reader.was_warned:
             reader.was_warned = True
             logger.warning(
                 "a reader of channel %s is %d events behind; from %d on it reads the log again",

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from db.pool import Database
 from deployments.config import Settings
@@ -20,7 +20,7 @@ from deployments.streamer.hub import Hub
 from deployments.streamer.log import PAGE_BYTES
 from deployments.streamer.merge import merge_deltas
 from deployments.streamer.reader import OUT_OF_RANGE, SILENT, Reader
-from deployments.streamer.wire import PING, RETRY, Cursor, Frame, batches, place
+from deployments.streamer.wire import PING, RETRY, Cursor, Frame, batches, body, place
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -29,7 +29,11 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
 ]
 
-Put = Callable[[bytes], Awaitable[None]]
+# In the scope: the server's `send`, without what Starlette puts around it. The answer's head goes through that, so
+# that errors are handled; its body, which is many small writes, does not.
+BARE_SEND = "rustygpt.send"
+
+Put = Callable[[Message], Awaitable[None]]
 
 
 class EventStream:
@@ -56,9 +60,11 @@ class EventStream:
                 reader.end(OUT_OF_RANGE)
             self._hub.start(reader, cursor, end)
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            # A task of its own: to wake it is cheaper than to wake all that Serve and Starlette have put around this.
+            writing = asyncio.create_task(self._write(reader, cursor, scope[BARE_SEND]))
             leaving = asyncio.create_task(_until_disconnected(receive, reader))
             try:
-                await self._write(reader, cursor, send)
+                await writing
             finally:
                 leaving.cancel()
 
@@ -85,12 +91,12 @@ class EventStream:
 
     async def _write(self, reader: Reader, cursor: Cursor, send: Send) -> None:
         # `send` returns when the connection's buffer has room: a slow reader waits here, and nobody else.
-        async def put(data: bytes) -> None:
+        async def put(message: Message) -> None:
             reader.ping_due = False
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send(message)
             reader.written_at = time.monotonic()
 
-        await put(RETRY if reader.farewell is not None else RETRY + place(cursor))
+        await put(body(RETRY if reader.farewell is not None else RETRY + place(cursor)))
         channel, report = reader.channel, self._hub.report
         while reader.farewell is None:
             if reader.is_replaying or reader.offset < channel.base:
@@ -99,15 +105,16 @@ class EventStream:
             reader.was_live = True
             batch = channel.after(reader.offset)
             if batch is not None:
-                report.watch(reader)
-                await put(batch.data)
+                if channel.last - reader.offset >= report.warn_at:
+                    report.watch(reader)
+                await put(batch.message)
                 reader.offset = batch.last
                 report.sent(batch)
             elif reader.ping_due:
                 await put(PING)
             else:
                 await reader.wait()
-        await send({"type": "http.response.body", "body": reader.farewell, "more_body": False})
+        await send({**body(reader.farewell), "more_body": False})
 
     async def _replay(self, reader: Reader, put: Put) -> None:
         """Up to where the live end was when the replay began."""
@@ -118,7 +125,7 @@ class EventStream:
             for batch in batches(await self._history(reader)):
                 if reader.farewell is not None:
                     return
-                await put(batch.data)
+                await put(batch.message)
                 reader.offset = batch.last
                 report.sent(batch, is_replay=True)
         report.caught_up(time.perf_counter() - started)

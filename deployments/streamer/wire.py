@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
+from starlette.types import Message
 
 from deployments.problems import ProblemError
 
-PING = b": ping\n\n"
 RETRY = b"retry: 1000\n\n"
 # As much as the server's transport takes before it makes the writer wait: what one slow reader holds in memory.
 WRITE_BYTES = 65_536
@@ -59,16 +59,26 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events that go out in one write. `last` is the offset of the last one."""
+    """Events that go out in one write. `last` is the offset of the last one; `message` is the write itself, one for
+    all readers."""
 
     last: int
-    data: bytes
+    message: Message
     counts: Counter[str]
 
     @classmethod
     def of(cls, frames: Sequence[Frame]) -> Batch:
         """At least one frame."""
-        return cls(frames[-1].offset, b"".join(f.data for f in frames), Counter(f.type for f in frames))
+        data = b"".join(item.data for item in frames)
+        return cls(frames[-1].offset, body(data), Counter(item.type for item in frames))
+
+
+def body(data: bytes) -> Message:
+    """More of the answer."""
+    return {"type": "http.response.body", "body": data, "more_body": True}
+
+
+PING = body(b": ping\n\n")
 
 
 def frame(cursor: Cursor, kind: str, envelope: str) -> Frame:

@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 import pytest
 
+from deployments.streamer.channel import WAKE_AT_ONCE
 from deployments.streamer.log import PAGE_BYTES, Log
 from deployments.streamer.wire import notice
 from tests.integration.conftest import HOUR, Store
@@ -149,6 +150,17 @@ async def test_reader_without_a_cursor_begins_at_the_live_end(store: Store, stre
     async with streams.read("ann", str(written.conversation)) as stream:
         await written.write("after")
         assert (await anext(stream)).text == "after"
+
+
+async def test_event_reaches_many_readers(store: Store, streams: Streams) -> None:
+    written = await answer(store)
+    begin = await end_of(store, written.conversation)
+    readers = [await streams.connect("ann", str(written.conversation), begin) for _ in range(2 * WAKE_AT_ONCE + 20)]
+    await written.write("to all")
+    found = [await anext(parsed(arrivals(reader))) for reader in readers]
+    for reader in readers:
+        reader.close()
+    assert [event.text for event in found] == ["to all"] * len(readers)
 
 
 # Slow readers

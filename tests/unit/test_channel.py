@@ -100,8 +100,9 @@ def test_ring_of_long_events_is_bounded_in_bytes() -> None:
 def test_one_write_is_bounded_and_all_writes_together_are_everything(sizes: list[int]) -> None:
     log = [frames(offset, offset, size)[0] for offset, size in enumerate(sizes, 1)]
     writes = list(batches(log))
-    assert b"".join(write.data for write in writes) == b"".join(item.data for item in log)
-    assert all(len(write.data) <= WRITE_BYTES or write.counts.total() == 1 for write in writes)
+    data = [write.message["body"] for write in writes]
+    assert b"".join(data) == b"".join(item.data for item in log)
+    assert all(len(each) <= WRITE_BYTES or write.counts.total() == 1 for each, write in zip(data, writes, strict=True))
     assert [write.last for write in writes] == sorted({write.last for write in writes})
 
 
