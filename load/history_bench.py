@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -119,11 +120,12 @@ class Bench:
         }
 
     async def _show(self, read: Read, file: Path) -> None:
-        """Appends the plans of all statements of one call, nested ones included."""
-        admin, plans = self._postgres.admin, []
+        """Appends the plans of all statements of one call, nested ones included; those that are alike once."""
+        admin, plans = self._postgres.admin, dict[str, str]()
 
         def note(_: object, message: Any) -> None:
-            plans.append(message.message)
+            plan = message.message.partition("plan:\n")[2]
+            plans.setdefault(re.sub(r"[\d.]+", "", plan), plan)
 
         await admin.fetch(QUERIES["show_plans"])
         admin.add_log_listener(note)
@@ -132,15 +134,15 @@ class Bench:
         admin.remove_log_listener(note)
         await admin.fetch(QUERIES["hide_plans"])
         with file.open("a") as out:
-            out.write(f"\n\n== {read.name}\n\n" + "\n\n".join(plans))
+            out.write(f"\n\n== {read.name}\n\n" + "\n\n".join(plans.values()))
 
 
 def table(figures: dict[str, Any]) -> str:
     """The figures for people."""
-    lines = [f"{'call':<52}{'p50 ms':>9}{'p99 ms':>9}{'characters':>12}{'rows read':>11}"]
+    lines = [f"{'call':<56}{'p50 ms':>9}{'p99 ms':>9}{'characters':>12}{'rows read':>11}"]
     for name, call in figures["calls"].items():
         times = f"{call['p50_ms']:>9.2f}{call['p99_ms']:>9.2f}"
-        lines.append(f"{name:<52}{times}{call['characters']:>12,}{call['rows_read']:>11,}")
+        lines.append(f"{name:<56}{times}{call['characters']:>12,}{call['rows_read']:>11,}")
     return "\n".join(lines)
 
 

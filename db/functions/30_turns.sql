@@ -127,19 +127,20 @@ $$;
 -- `name` is the author's in a conversation of several people, else null.
 create or replace function rustygpt.history_json(p_message_id uuid) returns json
 language sql stable as $$
+    -- In order of their distance: to compare the paths of a thread that is thousands of messages deep takes seconds.
     with recursive ancestors as (
-        select * from rustygpt.messages where id = p_message_id
+        select m.*, 0 as distance from rustygpt.messages m where id = p_message_id
         union all
-        select m.* from ancestors a join rustygpt.messages m on m.id = a.parent_id),
+        select m.*, a.distance + 1 from ancestors a join rustygpt.messages m on m.id = a.parent_id),
     said as (
-        select a.path, a.role, a.content, c.is_group,
+        select a.distance, a.role, a.content, c.is_group,
                coalesce(a.author_label, u.display_name, u.username) as author_name
           from ancestors a join rustygpt.conversations c on c.id = a.conversation_id
           left join rustygpt.users u on u.id = a.author_id
          where a.deleted_at is null and a.content <> '')
     select json_agg(json_build_object('role', role, 'content', content,
                         'name', case when is_group or (select count(distinct author_name) from said) > 1
-                                     then author_name end) order by path)
+                                     then author_name end) order by distance desc)
       from said
 $$;
 

@@ -20,14 +20,24 @@ def fit(
     """
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     kept = merged(history)
-    while True:
-        tokens = render([*system, *kept])
-        if len(tokens) <= limit_tokens or len(kept) <= 1:
-            return tokens
-        del kept[0]
-        # Templates expect a user's message first.
-        while len(kept) > 1 and kept[0]["role"] == "assistant":
-            del kept[0]
+    # Where a prompt may begin: templates expect a user's message first.
+    starts = [place for place, said in enumerate(kept) if place in (0, len(kept) - 1) or said["role"] != "assistant"]
+
+    def prompt(number: int) -> list[int]:
+        return render([*system, *kept[starts[number] :]])
+
+    # Back from the end by steps that double until it does not fit, then by halves: of a thread of thousands of
+    # messages little more is rendered than fits.
+    fitting, failing, step = len(starts) - 1, -1, 1
+    tokens = prompt(fitting)
+    while len(tokens) <= limit_tokens and fitting - failing > 1:
+        number = (fitting + failing) // 2 if failing >= 0 else max(0, fitting - step)
+        longer = prompt(number)
+        if len(longer) <= limit_tokens:
+            fitting, tokens, step = number, longer, 2 * step
+        else:
+            failing = number
+    return tokens
 
 
 def attributed(history: Sequence[Mapping[str, str | None]]) -> list[Message]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 
 from db.migrate import migrate
-from load.database.history_data import Shape, fill, sign_up
+from db.pool import Database
+from load.database.history_data import HOUR, Person, Shape, fill, root, sign_up
 from load.database.history_reads import (
     CONVERSATIONS_PAGE,
     SEARCH_PAGE,
@@ -24,8 +28,10 @@ from load.database.history_reads import (
 from tests.conftest import connect
 
 LONG = 4_000
+DEEP = 6_000
 SHAPES = {
     "branches": Shape(count=1, threads=1, messages=LONG, branch=100, deltas=3),
+    "line": Shape(count=1, threads=1, messages=DEEP, branch=DEEP),
     "threads": Shape(count=1, threads=LONG // 10, messages=10, branch=4),
     "ordinary": Shape(count=10, threads=20, messages=10, branch=6, deltas=1),
     "others": Shape(count=50, threads=20, messages=10, branch=6, is_readers=False),
@@ -49,6 +55,10 @@ class History:
     """A filled database and the reads of one of its people."""
 
     admin: asyncpg.Connection
+    app: Database
+    worker: Database
+    person: Person
+    line: UUID
     reads: dict[str, Read]
 
 
@@ -67,9 +77,11 @@ async def history(database_url: str) -> AsyncIterator[History]:
         reader.unread("many", made["threads"]),
         *reader.search({"a rare word": "w3990", "a common word": "w0"}),
     ]
-    yield History(admin, {read.name: read for read in reads})
+    worker = await connect(addresses["worker"])
+    yield History(admin, app, worker, person, made["line"][0], {read.name: read for read in reads})
     await admin.close()
     await app.close()
+    await worker.close()
 
 
 def is_frugal(read: Read, counted: Touched) -> bool:
@@ -101,3 +113,20 @@ async def test_missing_index_is_noticed(history: History, index: str, read: str)
     finally:
         await transaction.rollback()
     assert not is_frugal(history.reads[read], counted)
+
+
+async def test_question_far_down_a_thread_reaches_the_model_in_time(history: History) -> None:
+    root_id = await root(history.admin, history.line)
+    place = [1] * DEEP
+    last = await history.admin.fetchval(
+        "select id from rustygpt.messages where root_id = $1 and path = $2", root_id, place
+    )
+    posted = orjson.loads(
+        await history.app.value("reply", history.person.session, HOUR, None, last, "And then?", ["default"], HOUR)
+    )
+    answer = UUID(posted["assistant_message_id"])
+    # 60 ms here; to compare the paths of 6,000 ancestors takes seconds.
+    args = ("default", "replica", HOUR, 1, answer, timedelta(0))
+    claims = orjson.loads(await history.worker.value("worker_claim", *args, timeout_seconds=1.5))
+    contents = [said["content"] for said in claims[0]["history"]]
+    assert (len(contents), contents[-1]) == (DEEP + 1, "And then?")

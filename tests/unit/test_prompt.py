@@ -29,6 +29,25 @@ def test_latest_messages_are_kept_whole(contents: list[str], limit: int) -> None
     assert len(tokens) <= limit or tokens == suffixes[-1]
 
 
+@given(st.lists(st.text(min_size=1, max_size=20), min_size=1, max_size=40), st.integers(1, 300))
+def test_no_more_is_left_out_than_must_be(contents: list[str], limit: int) -> None:
+    history = alternating(contents)
+    allowed = [start for start in range(len(history)) if start % 2 == 0 or start == len(history) - 1]
+    prompts = [render(history[start:]) for start in allowed]
+    assert fit("", history, render, limit) == next((p for p in prompts if len(p) <= limit), prompts[-1])
+
+
+def test_little_more_of_a_long_thread_is_rendered_than_fits() -> None:
+    rendered: list[int] = []
+
+    def count(messages: Sequence[Message]) -> list[int]:
+        rendered.append(sum(len(message["content"]) for message in messages))
+        return render(messages)
+
+    assert len(fit("", alternating(["twenty letters long."] * 10_000), count, 2000)) == 2000
+    assert sum(rendered) < 20 * 2000
+
+
 def test_system_prompt_is_never_left_out() -> None:
     tokens = fit("SYS", alternating(["old", "old", "new"]), render, 6)
     assert "".join(map(chr, tokens)) == "SYSnew"
