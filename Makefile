@@ -44,7 +44,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help setup run chat test check fmt bench engine-bench load clean
+.PHONY: help setup run chat test check fmt bench engine-bench append-bench history-bench load clean
 
 setup: $(VENV)/.run ## creates the environment
 
@@ -74,6 +74,12 @@ bench: $(VENV)/.dev ## measures the product beside the bare engine; ARGS=--quick
 
 engine-bench: $(VENV)/.dev ## measures the engine beside llama.cpp's server; RIVALS=folder of load/build_rivals.sh
 	@$(BIN)/python -m load.engine_bench --rivals $(or $(RIVALS),$(error RIVALS=folder is needed: load/build_rivals.sh fills it)) $(ARGS)
+
+append-bench: $(VENV)/.dev ## measures how text gets into the log, and what that takes from the engine; ARGS=--quick
+	@$(BIN)/python -m load.append_bench $(ARGS)
+
+history-bench: $(VENV)/.dev ## measures reads of long histories in a full database; ARGS=--quick
+	@$(BIN)/python -m load.history_bench $(ARGS)
 
 load: $(VENV)/.dev ## Locust against a running service; HOST=http://127.0.0.1:8000
 	@$(BIN)/locust -f load/locustfile.py --headless -u 8 -r 4 -t 30s --host $(or $(HOST),http://127.0.0.1:8000)
