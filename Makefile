@@ -44,7 +44,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help setup run chat test check fmt bench engine-bench append-bench history-bench load clean
+.PHONY: help setup run chat test check fmt bench engine-bench append-bench history-bench fanout-bench idle-readers chaos load clean
 
 setup: $(VENV)/.run ## creates the environment
 
@@ -80,6 +80,15 @@ append-bench: $(VENV)/.dev ## measures how text gets into the log, and what that
 
 history-bench: $(VENV)/.dev ## measures reads of long histories in a full database; ARGS=--quick
 	@$(BIN)/python -m load.history_bench $(ARGS)
+
+fanout-bench: $(VENV)/.dev ## measures event streams to many readers beside nginx with nchan; ARGS=--quick
+	@$(BIN)/python -m load.fanout_bench $(ARGS)
+
+idle-readers: $(VENV)/.dev ## measures what waiting readers cost, and how soon a reader beside them has an event; ARGS=--quick
+	@$(BIN)/python -m load.idle_readers $(ARGS)
+
+chaos: $(VENV)/.dev ## kills and stops every part of the product while people use it, and checks what they saw; QUICK=1: once each
+	@$(BIN)/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)
 
 load: $(VENV)/.dev ## Locust against a running service; HOST=http://127.0.0.1:8000
 	@$(BIN)/locust -f load/locustfile.py --headless -u 8 -r 4 -t 30s --host $(or $(HOST),http://127.0.0.1:8000)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import yaml
 
 from deployments.haproxy import free_port
@@ -46,7 +47,8 @@ class OwnProduct:
         # The database server may run as another user, who must reach its folder.
         self.folder = Path(tempfile.mkdtemp(prefix="rustygpt-bench-"))
         self.folder.chmod(0o711)
-        self.environment = own_environment(self.folder / "home", **settings)
+        self.home = self.folder / "home"
+        self.environment = own_environment(self.home, **settings)
         self._log = self.folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -60,6 +62,12 @@ class OwnProduct:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+
+    @property
+    def process(self) -> psutil.Process:
+        """The command that runs; all of the product but the database server descends from it."""
+        assert self._process is not None
+        return psutil.Process(self._process.pid)
 
     def _start(self) -> None:
         with self._log.open("wb") as log:

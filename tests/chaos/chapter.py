@@ -56,7 +56,7 @@ async def play(
         people = [await _invite(http, service, admin, f"{name}-{number}") for number in range(WRITERS + 1)]
         history, world = History(), World(name, people)
         writers = [Writer(f"w{n}", person, world, history, rng) for n, person in enumerate(people[:WRITERS])]
-        hall = await Writer("hall", people[-1], World(name, people), history, rng).converse()
+        hall = await Writer("hall", people[-1], World(name, people), history, rng).converse("mentioned")
         assert hall is not None, "the service did not answer before any move was made"
         stage = Stage(service, world, history, Probe(people[-1], history, name, hall), rng)
         result = Result(name)

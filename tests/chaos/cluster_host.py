@@ -22,7 +22,7 @@ import psutil
 import yaml
 
 from deployments.config import Server
-from deployments.haproxy import haproxy_environment
+from deployments.haproxy import free_port, haproxy_environment
 
 MANIFEST = Path(__file__).parents[2] / "k8s" / "rayservice.yaml"
 NODE = {"num_cpus": 4, "object_store_memory": 80_000_000, "node_ip_address": "127.0.0.1"}
@@ -32,17 +32,21 @@ START_SECONDS = 300.0
 def main(plan: dict[str, Any]) -> None:
     """Runs the cluster until standard input ends."""
     folder, ports = Path(plan["folder"]), list(plan["ports"])
-    # Ray reads these when it is imported, in every process.
-    os.environ.update(_manifest_environment() | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    # Ray reads these when it is imported, in every process. Without the last one it leaves loopback.
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    os.environ.update(_manifest_environment() | haproxy_environment(folder / "h", Server(port=ports[0])) | own)
+    worker_port = free_port()
+    os.environ["RAY_SERVE_WORKER_PROXY_HTTP_PORT"] = str(worker_port)
+    _tell_ports_apart(folder, worker_port)
     import ray._private.utils
     from ray.cluster_utils import Cluster
 
     # Others on this machine who look for "the" cluster must not find this one.
     ray._private.utils.write_ray_address = lambda *_: None
     cluster = Cluster()
-    for port in ports:
-        _add_node(cluster, folder, port)
     try:
+        for port in ports:
+            _add_node(cluster, folder, port)
         _serve(cluster, plan["serve_config"])
         _say("ready")
         killed: list[int] = []
@@ -62,7 +66,7 @@ def main(plan: dict[str, Any]) -> None:
         import ray
 
         ray.shutdown()
-        for node in [*cluster.worker_nodes, cluster.head_node]:
+        for node in [*cluster.worker_nodes, *([cluster.head_node] if cluster.head_node else [])]:
             _kill(node)
 
 
@@ -73,14 +77,34 @@ def _manifest_environment() -> dict[str, str]:
     return {item["name"]: item["value"] for item in settings if "value" in item and "N_THREADS" not in item["name"]}
 
 
+def _tell_ports_apart(folder: Path, worker_port: int) -> None:
+    """Makes HAProxy of a worker listen on ports that `_add_node` has written down for its node. Serve has the same
+    ones for all workers, whatever their environment says: each is thought to have an address of its own."""
+    script = folder / "haproxy"
+    inner = [os.environ[f"RAY_SERVE_HAPROXY_{name}_PORT"] for name in ("METRICS", "STATS")]
+    edits = [
+        f'-e "s/^\\( *bind \\)[^ ]*:{old}$/\\1127.0.0.1:${place}/"'
+        for place, old in enumerate((str(worker_port), *inner), start=1)
+    ]
+    script.write_text(
+        "#!/bin/sh\n"
+        'for argument do case "$argument" in *.cfg) configuration="$argument" ;; esac; done\n'
+        f'ports="{folder}/ports/$(basename "$(dirname "$configuration")")"\n'
+        'while [ ! -s "$ports" ]; do sleep 0.05; done\n'
+        f'edit() {{ sed -i {" ".join(edits)} "$configuration"; }}\n'
+        'edit $(cat "$ports")\n'
+        f'exec "{os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"]}" "$@"\n'
+    )
+    script.chmod(0o700)
+    os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] = str(script)
+    (folder / "ports").mkdir()
+
+
 def _add_node(cluster: Any, folder: Path, port: int) -> None:
-    files = folder / f"haproxy-{port}-{secrets.token_hex(4)}"
-    # A node's processes inherit the environment that its raylet is started with.
-    os.environ.update(haproxy_environment(files, Server(port=port)))
-    os.environ["RAY_SERVE_WORKER_PROXY_HTTP_PORT"] = str(port)
     own = {"temp_dir": str(folder / "ray")} if cluster.head_node is None else {}
     node = cluster.add_node(**NODE, **own)
     node.chaos_port = port
+    (folder / "ports" / node.node_id).write_text(f"{port} {free_port()} {free_port()}")
 
 
 def _kill(node: Any) -> None:

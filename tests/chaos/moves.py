@@ -131,7 +131,7 @@ async def cut_database_connections(stage: Stage) -> Struck:
 
 
 async def slow_reader(stage: Stage) -> Struck:
-    """A reader of the probe's conversation, which begins with 700 kB, takes one byte a second for ten seconds, and
+    """A reader of the probe's conversation, which begins with 17 MB, takes one byte a second for ten seconds, and
     then the rest: it must get all of it, and the probe's reader must not notice."""
     await stage.probe.lengthen()
     _, end = await stage.probe.post()

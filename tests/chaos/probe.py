@@ -6,17 +6,19 @@ import asyncio
 import itertools
 import json
 import time
+from typing import Any
 
 from tests.chaos.client import Client, RefusedError, Unreachable
 from tests.chaos.history import Cursor, History, Post, Reading
 from tests.chaos.readers import begin, read
 from tests.chaos.waiting import until
+from tests.chaos.writers import ids_of
 
 RETRY_SECONDS = 0.05
 LIMIT_SECONDS = 120.0
 READY_SECONDS = 120.0
-LONG_TEXTS = 8
-LONG_TEXT_CHARACTERS = 90_000
+LONG_TEXTS = 64
+LONG_TEXT = "長" * 90_000  # three bytes each
 
 
 class NotRecovered(Exception):
@@ -46,14 +48,18 @@ class Probe:
         return time.monotonic() - since
 
     async def lengthen(self) -> None:
-        """Makes the conversation's log too long for the buffers between the service and a reader. The texts are too
-        long for the model, too: it says so at once."""
+        """Makes the conversation's log too long for the buffers between the service and a reader. Nobody answers these
+        texts: in the probe's conversation the assistant answers where it is mentioned."""
         while self._long_texts < LONG_TEXTS:
-            await self.post("word " * (LONG_TEXT_CHARACTERS // 5))
+            await self._post(LONG_TEXT)
             self._long_texts += 1
 
-    async def post(self, content: str = "Say hello.") -> tuple[str, Cursor]:
+    async def post(self) -> tuple[str, Cursor]:
         """One question, sent again with its key until it is accepted: the answer's id, the cursor before it."""
+        answer = await self._post("@assistant Say hello.")
+        return answer["assistant_message_id"], Cursor.parse(answer["cursor"])
+
+    async def _post(self, content: str) -> dict[str, Any]:
         key = f"{self._chapter}.probe.{next(self._numbers)}"
         post = Post(key, "root", self._client.name, self.conversation)
         self._history.posts.append(post)
@@ -68,9 +74,8 @@ class Probe:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             post.outcome = "ok"
-            answer_id = answer["assistant_message_id"]
-            post.answers.append({"id": answer["message_id"], "assistant_message_id": answer_id})
-            return answer_id, Cursor.parse(answer["cursor"])
+            post.answers.append(ids_of(answer, "message_id"))
+            return answer
 
     async def first_text(self, client: Client, reader: str, answer_id: str, cursor: Cursor) -> None:
         """Reads until the answer's first text came."""

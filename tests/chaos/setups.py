@@ -48,7 +48,7 @@ def two_models() -> Iterator[Service]:
 @contextmanager
 def three_nodes() -> Iterator[Service]:
     """A Ray cluster of three nodes with an external database."""
-    with _folder("rgpt-nodes-") as folder, external_postgres(folder / "postgres") as urls:
+    with _folder("rgpt-") as folder, external_postgres(folder / "postgres") as urls:
         service = ThreeNodes(folder, urls, SHORT_ANSWERS)
         try:
             service.expect("ready")

@@ -45,7 +45,7 @@ class Writer:
         """Until cancelled."""
         while True:
             if self._conversation is None or self._posts_left == 0:
-                self._conversation = await self.converse()
+                self._conversation = await self._open()
                 self._posts_left = POSTS_IN_A_CONVERSATION
                 continue
             self._posts_left -= 1
@@ -59,10 +59,20 @@ class Writer:
                     await self._cancel(answer["assistant_message_id"])
             await asyncio.sleep(self._rng.uniform(0.3, 1.5))
 
-    async def converse(self) -> str | None:
+    async def _open(self) -> str | None:
+        # Cut off in the middle, it would leave a conversation that nobody but its owner may read.
+        opening = asyncio.create_task(self.converse())
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await opening
+            raise
+
+    async def converse(self, reply_mode: str = "always") -> str | None:
         """Opens a conversation in which everybody of this chapter takes part; its id."""
         post = self._post("conversation", "")
-        answer = await self._send(post, "/api/conversations", {"title": f"Chaos [{post.key}]"}, "conversation_id")
+        body = {"title": f"Chaos [{post.key}]", "reply_mode": reply_mode}
+        answer = await self._send(post, "/api/conversations", body, "conversation_id")
         if answer is None:
             return None
         conversation = answer["conversation_id"]
@@ -112,7 +122,7 @@ class Writer:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 post.outcome = "ok"
-                post.answers.append(_ids(answer, id_name))
+                post.answers.append(ids_of(answer, id_name))
                 if self._rng.random() > 0.1:
                     return answer
                 # Acknowledged, and sent once more all the same, as by a client that lost the answer.
@@ -141,8 +151,9 @@ class Writer:
                 await asyncio.sleep(RETRY_SECONDS)
 
 
-def _ids(answer: dict[str, Any], id_name: str) -> dict[str, str]:
+def ids_of(answer: dict[str, Any], id_name: str) -> dict[str, str]:
+    """The ids that a post got: its own, and that of the answer to it, if there is to be one."""
     ids = {"id": answer[id_name]}
-    if "assistant_message_id" in answer:
+    if answer.get("assistant_message_id") is not None:
         ids["assistant_message_id"] = answer["assistant_message_id"]
     return ids
