@@ -147,7 +147,7 @@ class LocalCluster:
             "RAY_SERVE_LOG_TO_STDERR": "0",
             "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
             "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
-            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
             "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_metrics_report_interval_ms": "2000",
