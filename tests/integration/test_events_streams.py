@@ -152,12 +152,15 @@ async def test_reader_without_a_cursor_begins_at_the_live_end(store: Store, stre
         assert (await anext(stream)).text == "after"
 
 
-async def test_event_reaches_many_readers(store: Store, streams: Streams) -> None:
+async def test_event_reaches_many_readers_who_wait(store: Store, streams: Streams) -> None:
     written = await answer(store)
     begin = await end_of(store, written.conversation)
     readers = [await streams.connect("ann", str(written.conversation), begin) for _ in range(2 * WAKE_AT_ONCE + 20)]
+    sources = [arrivals(reader) for reader in readers]
+    assert {await anext(source) for source in sources} == {b"retry: 1000\n\nid: %d\n\n" % begin}
     await written.write("to all")
-    found = [await anext(parsed(arrivals(reader))) for reader in readers]
+    async with asyncio.timeout(10):  # less than the time after which a ping wakes them
+        found = [await anext(parsed(source)) for source in sources]
     for reader in readers:
         reader.close()
     assert [event.text for event in found] == ["to all"] * len(readers)
@@ -295,17 +298,36 @@ async def test_log_of_another_epoch_ends_streams_and_refuses_old_cursors(
         assert (await anext(stream)).id == f"2:{last + 1}"
 
 
-async def test_notification_that_was_lost_delays_an_event_only(store: Store, owner: asyncpg.Connection) -> None:
+async def test_event_that_comes_while_nobody_listens_is_found_afterwards(
+    store: Store, streams: Streams, owner: asyncpg.Connection
+) -> None:
     written = await answer(store)
-    async with (
-        streaming(store.app, poll_seconds=0.2) as streams,
-        streams.read("ann", str(written.conversation)) as stream,
-    ):
+    async with streams.read("ann", str(written.conversation)) as stream:
         for _ in range(3):
             terminate = "select pg_terminate_backend(pid) from pg_stat_activity where query ilike 'listen%'"
             await owner.execute(terminate)
             await written.write("late")
             assert (await anext(stream)).text == "late"
+
+
+async def test_event_that_nobody_was_notified_of_is_found_by_the_poll(store: Store, owner: asyncpg.Connection) -> None:
+    written = await answer(store)
+    await written.write("first")
+    last = await end_of(store, written.conversation)
+    async with (
+        streaming(store.app, poll_seconds=0.2) as streams,
+        streams.read("ann", str(written.conversation)) as stream,
+    ):
+        async with owner.transaction():
+            await owner.execute(
+                'insert into rustygpt.events select channel_id, "offset" + 1, type, payload from rustygpt.events'
+                ' where channel_id = $1 and "offset" = $2',
+                written.conversation,
+                last,
+            )
+            advance = "update rustygpt.channels set last_offset = last_offset + 1 where id = $1"
+            await owner.execute(advance, written.conversation)
+        assert (await anext(stream)).text == "first"
 
 
 # Rights
