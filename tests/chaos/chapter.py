@@ -123,10 +123,10 @@ async def _drain(stage: Stage, readers: Sequence[Reader]) -> FinalLog:
     source = LogReader(stage.service.database_url, world.chapter, [person.id for person in world.people])
     await source.wait_for_turns(TURN_SECONDS)
     while True:
-        ends = await source.ends()
+        ends, owners = await source.ends(), await source.owners()
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                await asyncio.gather(*(reader.finish(ends) for reader in readers), _audit(stage, ends))
+                await asyncio.gather(*(reader.finish(ends) for reader in readers), _audit(stage, ends, owners))
         except TimeoutError:
             history.unrecovered.append("readers did not reach the end of their logs")
         log = await source.read()
@@ -138,10 +138,11 @@ async def _drain(stage: Stage, readers: Sequence[Reader]) -> FinalLog:
             reading.to_the_end = False
 
 
-async def _audit(stage: Stage, ends: dict[str, Cursor]) -> None:
-    """Reads every conversation once from its beginning."""
+async def _audit(stage: Stage, ends: dict[str, Cursor], owners: dict[str, str]) -> None:
+    """Reads every conversation and inbox once from its beginning."""
+    people = {person.id: person for person in stage.world.people}
     for channel, end in ends.items():
-        reader = next((person for person in stage.world.people if person.id == channel), stage.world.people[0])
+        reader = people[owners.get(channel, channel)]
         await read_to(reader, stage.history, "audit", channel, Cursor(end.epoch, 0), end, to_the_end=True)
 
 

@@ -13,6 +13,7 @@ from tests.chaos.history import Cursor, Seen
 from tests.chaos.waiting import until
 
 CONVERSATIONS = "select id::text, title from rustygpt.conversations where title like $1"
+OWNERS = "select id::text, created_by::text as owner from rustygpt.conversations where title like $1"
 CHANNELS = "select id::text, epoch, first_offset, last_offset from rustygpt.channels where id = any($1::text[]::uuid[])"
 EVENTS = """
 select channel_id::text, "offset", type, payload::text as data from rustygpt.events
@@ -53,6 +54,14 @@ class LogReader:
         try:
             channels = await self._channels(connection)
             return {channel_id: Cursor(c.epoch, c.last_offset) for channel_id, c in channels.items()}
+        finally:
+            await connection.close()
+
+    async def owners(self) -> dict[str, str]:
+        """Who opened each conversation, and may read it whatever became of the invitations of others."""
+        connection = await asyncpg.connect(self._url, timeout=10)
+        try:
+            return {row["id"]: row["owner"] for row in await connection.fetch(OWNERS, self._titles)}
         finally:
             await connection.close()
 

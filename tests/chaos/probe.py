@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from typing import Any
 
 from tests.chaos.client import Client, RefusedError, Unreachable
-from tests.chaos.history import Cursor, History, Post, Reading
-from tests.chaos.readers import begin, read
+from tests.chaos.history import Cursor, History, Post
+from tests.chaos.readers import read_answer
 from tests.chaos.waiting import until
 from tests.chaos.writers import ids_of
 
@@ -79,14 +78,7 @@ class Probe:
 
     async def first_text(self, client: Client, reader: str, answer_id: str, cursor: Cursor) -> None:
         """Reads until the answer's first text came."""
-        last = cursor
-        while True:
-            reading = begin(self._history, reader, self.conversation, last)
-            await read(client, self._history, reading, lambda r: _is_text_of(r, answer_id))
-            if reading.end == "cut":
-                return
-            last = reading.last or last
-            await asyncio.sleep(RETRY_SECONDS)
+        await read_answer(client, self._history, reader, self.conversation, cursor, answer_id, "message.delta")
 
     async def ready(self) -> None:
         """Returns when the service says that it is whole again. Raises NotRecovered."""
@@ -101,9 +93,3 @@ class Probe:
             return (await self._client.call("GET", "/readyz"))["ready"]
         except (Unreachable, RefusedError):
             return False
-
-
-def _is_text_of(reading: Reading, answer_id: str) -> bool:
-    if not reading.events or reading.events[-1].type != "message.delta":
-        return False
-    return json.loads(reading.events[-1].data)["payload"]["message_id"] == answer_id

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable
 
 from tests.chaos.client import Block, Client, RefusedError, Unreachable
 from tests.chaos.history import Cursor, History, Reading, Seen
 
-RETRY_SECONDS = 0.1
+RETRY_SECONDS = 0.05
 
 
 def begin(history: History, reader: str, channel: str, after: Cursor | None) -> Reading:
@@ -67,6 +68,25 @@ async def read_to(
             reading.to_the_end = to_the_end
             return
         await asyncio.sleep(RETRY_SECONDS)
+
+
+async def read_answer(
+    client: Client, history: History, reader: str, channel: str, after: Cursor, answer_id: str, last: str
+) -> None:
+    """Reads, over as many connections as it takes, until an event of type `last` of this answer came."""
+    while True:
+        reading = begin(history, reader, channel, after)
+        await read(client, history, reading, lambda r: _is_of(r, answer_id, last))
+        if reading.end == "cut":
+            return
+        after = reading.last or after
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+def _is_of(reading: Reading, answer_id: str, kind: str) -> bool:
+    if not reading.events or reading.events[-1].type != kind:
+        return False
+    return json.loads(reading.events[-1].data)["payload"]["message_id"] == answer_id
 
 
 class Reader:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos.client import Client, RefusedError, Unreachable
-from tests.chaos.history import Cancel, History, Post
+from tests.chaos.history import Cancel, Cursor, History, Post
+from tests.chaos.readers import read_answer
 
 SUBJECTS = ("the sea", "a lighthouse", "three colours", "an old bridge", "tea", "a fox", "the moon", "a small town")
 MOST_TRIES = 20
 RETRY_SECONDS = 0.1
 POSTS_IN_A_CONVERSATION = 12
+WATCH_SECONDS = 20.0
 
 
 @dataclass
@@ -51,12 +54,14 @@ class Writer:
             self._posts_left -= 1
             chance = self._rng.random()
             if chance < 0.4 and self._world.answers:
-                await self._reply()
+                answer = await self._reply()
             else:
                 answer = await self.ask(self._conversation)
-                if answer is not None and chance > 0.85:
-                    await asyncio.sleep(self._rng.uniform(0, 0.5))
-                    await self._cancel(answer["assistant_message_id"])
+            if answer is not None and chance > 0.85:
+                await asyncio.sleep(self._rng.uniform(0, 0.5))
+                await self._cancel(answer["assistant_message_id"])
+            elif answer is not None and chance > 0.15:
+                await self._watch(answer)
             await asyncio.sleep(self._rng.uniform(0.3, 1.5))
 
     async def _open(self) -> str | None:
@@ -89,9 +94,17 @@ class Writer:
         post = self._post("root", conversation)
         return await self._say(post, f"/api/threads/{conversation}/root")
 
-    async def _reply(self) -> None:
+    async def _reply(self) -> dict[str, Any] | None:
         parent = self._rng.choice(self._world.answers[-8:])
-        await self._say(self._post("reply", parent), f"/api/messages/{parent}/reply")
+        return await self._say(self._post("reply", parent), f"/api/messages/{parent}/reply")
+
+    async def _watch(self, answer: dict[str, Any]) -> None:
+        # As people do, mostly; it also keeps questions from coming faster than they are answered.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WATCH_SECONDS):
+                place, cursor = answer["conversation_id"], Cursor.parse(answer["cursor"])
+                answer_id = answer["assistant_message_id"]
+                await read_answer(self._client, self._history, self._name, place, cursor, answer_id, "message.done")
 
     async def _say(self, post: Post, path: str) -> dict[str, Any] | None:
         content = f"[{post.key}] Tell me about {self._rng.choice(SUBJECTS)}."
