@@ -96,6 +96,9 @@ class Readers:
         deadline = time.monotonic() + seconds
         while self.total < total:
             if time.monotonic() > deadline:
+                for pipe in self._pipes:
+                    if pipe.poll():  # something went wrong there
+                        self._answer(pipe, 0)
                 raise LoadError(f"of {total} events {self.total} arrived within {seconds:.0f} s")
             time.sleep(0.0005)
         return time.monotonic()
