@@ -97,6 +97,10 @@ select * from rustygpt.stream_read($1, $2, $3, $4)
 
 -- name: worker_claim
 select rustygpt.worker_claim($1, $2, $3, $4, $5, $6)
+-- name: worker_owners
+select rustygpt.worker_owners($1)
+-- name: worker_release
+select rustygpt.worker_release($1, $2)
 -- name: worker_append
 select rustygpt.worker_append($1, $2, $3, $4, $5, $6)
 -- name: worker_finish

@@ -56,8 +56,9 @@ $$;
 
 -- Takes the lease of up to p_limit turns that nobody works on: new ones, and those whose lease ran out.
 -- p_only names one turn that the caller was handed; without it, turns younger than p_patience are left to
--- the replica that the Gateway chose for them. A sixth attempt is not made: the turn ends with an error. A turn that is
--- ended here is the last of the call: ending it locks inboxes, and conversations are locked before those.
+-- the replica that the Gateway chose for them. After five attempts in which its text did not grow the turn ends
+-- with an error. A turn that is ended here is the last of the call: ending it locks inboxes, and conversations are
+-- locked before those.
 -- A replica without room calls with p_limit 0, to say that its model is there.
 create or replace function rustygpt.worker_claim(
     p_model text, p_owner text, p_lease interval, p_limit integer, p_only uuid, p_patience interval
@@ -71,7 +72,7 @@ begin
     on conflict (model) do update set seen_at = now() where live.seen_at < now() - interval '5 seconds';
     for open_turn in
         select oldest.* from (
-            select message_id, conversation_id, epoch, deadline_at from rustygpt.turns
+            select message_id, conversation_id, epoch, attempts, deadline_at from rustygpt.turns
              where model = p_model and (p_only is null or message_id = p_only)
                and ((state = 'queued' and (p_only is not null or created_at < now() - p_patience))
                     or (state = 'running' and lease_expires_at < now()))
@@ -79,14 +80,15 @@ begin
          -- The order in which worker_append locks channels: no deadlock between the two.
          order by conversation_id, message_id
     loop
-        if open_turn.epoch >= 5 then
+        if open_turn.attempts >= 5 then
             perform rustygpt.end_turn(open_turn.message_id, 'error', null,
                 'The model failed on this message several times. Ask again, or choose another model.');
             exit;
         end if;
         perform 1 from rustygpt.channels where id = open_turn.conversation_id for no key update;
         update rustygpt.turns
-           set state = 'running', owner = p_owner, epoch = epoch + 1, lease_expires_at = now() + p_lease
+           set state = 'running', owner = p_owner, epoch = epoch + 1, attempts = attempts + 1,
+               lease_expires_at = now() + p_lease
          where message_id = open_turn.message_id and epoch = open_turn.epoch and state <> 'done'
            and (state = 'queued' or lease_expires_at < now())
         returning * into taken;
@@ -106,6 +108,24 @@ begin
     end loop;
     return coalesce(array_to_json(claims), '[]'::json);
 end
+$$;
+
+-- Who holds turns of a model now.
+create or replace function rustygpt.worker_owners(p_model text) returns json
+language sql stable as $$
+    select coalesce(json_agg(distinct owner), '[]'::json) from rustygpt.turns
+     where model = p_model and state = 'running' and lease_expires_at > now()
+$$;
+
+-- Ends the leases of replicas that are known to be dead. A turn that somebody changes just now is left for later: no
+-- waiting, hence no deadlock.
+create or replace function rustygpt.worker_release(p_model text, p_owners text[]) returns void
+language sql volatile as $$
+    update rustygpt.turns set lease_expires_at = now() - interval '1 microsecond'
+     where message_id in (
+        select message_id from rustygpt.turns
+         where model = p_model and state = 'running' and owner = any (p_owners) and lease_expires_at > now()
+           for no key update skip locked)
 $$;
 
 -- What a replica needs in order to write the answer, or to go on with it.
@@ -185,7 +205,8 @@ begin
           join rustygpt.turns t on t.message_id = i.message_id and t.epoch = i.epoch and t.state = 'running'),
     renewed as (
         update rustygpt.turns t
-           set lease_expires_at = now() + p_lease, delta_count = delta_count + (held.payload is not null)::integer
+           set lease_expires_at = now() + p_lease, delta_count = delta_count + (held.payload is not null)::integer,
+               attempts = case when held.payload is null then attempts else 0 end
           from held where t.message_id = held.message_id),
     fresh as (
         select *, row_number() over (partition by conversation_id order by message_id) as place

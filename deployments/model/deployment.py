@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 
 from ray import serve
 
@@ -15,6 +13,7 @@ from deployments.loopback import keep_replica_on_loopback
 from deployments.messages import MODEL_DEPLOYMENT, ModelDescription, TurnOffer
 from deployments.model.engine_report import report
 from deployments.model.loading import load
+from deployments.model.owner import own_name
 from deployments.model.turn_runner import TurnRunner
 from deployments.model.warm_prefixes import WarmPrefixes
 from deployments.observability.logs import configure_logs
@@ -36,8 +35,7 @@ class ModelDeployment:
             connect_database(database_access(settings), "worker"),
         )
         engine = self._loaded.engine
-        owner = f"{socket.gethostname()}:{os.getpid()}"
-        self._runner = TurnRunner(self._database, engine, model_id, model, settings.turn, owner)
+        self._runner = TurnRunner(self._database, engine, model_id, model, settings.turn, own_name())
         prefixes = WarmPrefixes(engine, home() / "prefixes" / f"{model_id}.kv", model.warm_prefix_bytes)
         await asyncio.to_thread(prefixes.load)
         self._tasks = [

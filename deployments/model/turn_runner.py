@@ -1,7 +1,7 @@
 """Durable turns: claim, generate, append, finish; and take over those whose replica died.
 
 queued --claim--> running --finish--> done          (worker_claim, worker_finish)
-running --lease expired, claim with epoch + 1--> running
+running --lease expired, or its holder known to be dead; claim with epoch + 1--> running
 running --"lost": somebody claimed it after us--> (no longer ours; nothing is written)
 """
 
@@ -30,6 +30,7 @@ from deployments.model.engine import (
     PromptTooLong,
     QueueFull,
 )
+from deployments.model.owner import is_dead
 from deployments.model.prompt import attributed, fit
 from deployments.model.titles import write_title
 from deployments.observability.metrics import FIRST_TOKEN_SECONDS, TURNS
@@ -76,14 +77,20 @@ class TurnRunner:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
             room = max(0, 2 * self._engine.options.max_slots - len(self._running))
             try:
+                await self._release_the_dead()
                 for claim in await self._claim(room, None):
                     logger.info("taking over turn %s, epoch %d", claim.message_id, claim.epoch)
                     self._start(claim)
             except DatabaseUnavailable:
-                continue
+                pass
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _release_the_dead(self) -> None:
+        owners = orjson.loads(await self._database.value("worker_owners", self._model_id))
+        if dead := [owner for owner in owners if is_dead(owner)]:
+            await self._database.value("worker_release", self._model_id, dead)
 
     async def _claim(self, limit: int, only: UUID | None) -> list[Claim]:
         answer = await self._database.value(
@@ -107,7 +114,7 @@ class TurnRunner:
                 if self._makes_titles and claim.needs_title and finish.reason in ("stop", "length"):
                     await self._give_title(claim)
         except Exception:
-            # The lease runs out and the turn is tried again, at most five times in all.
+            # The lease runs out and the turn is tried again, at most five times without getting on.
             logger.exception("turn %s failed", claim.message_id)
         finally:
             self._writer.close(turn)
