@@ -1,0 +1,131 @@
+"""What is asked of a model, and what comes back. Gateway and Model import it; an `Ask` of a stored answer also lies in
+the database, as JSON, so that any replica can go on with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+Json = dict[str, Any]
+EndReason = Literal["stop", "length", "cancelled", "timeout", "error"]
+RefusalKind = Literal["invalid", "too_long", "refused", "queue_full", "failed"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. None: as the model is configured. `top_logprobs` None: no log-probabilities."""
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_penalty: float | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    top_logprobs: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True)
+class Function:
+    """A tool that the model may call. `parameters` is a JSON schema of its arguments; {} takes any object."""
+
+    name: str
+    description: str = ""
+    parameters: Json = field(default_factory=dict)
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Tools:
+    """`choice`: "auto" leaves it to the model, "required" makes it call, any other value is the function it must call."""
+
+    functions: tuple[Function, ...]
+    choice: str = "auto"
+    parallel: bool = True
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request. Either `messages`, as chat templates take them ("role", "content" a text, "tool_calls",
+    "tool_call_id", "name"), or a raw prompt: `text` or `token_ids`.
+
+    The answer follows `json_schema` ({}: any JSON object) or `grammar` (GBNF), where one is given. `user` is whom the
+    scheduler is fair to. `seconds` is what the answer may take.
+    """
+
+    messages: tuple[Json, ...] = ()
+    text: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    tools: Tools | None = None
+    json_schema: Json | None = None
+    grammar: str | None = None
+    sampling: Sampling = Sampling()
+    n: int = 1
+    user: str = ""
+    seconds: float = 600.0
+
+
+ASK = TypeAdapter(Ask)
+"""To and from JSON."""
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """A token with the natural logarithm of its probability; `top` has the likeliest alternatives, (text, bytes,
+    logprob) each."""
+
+    token: str
+    raw: bytes
+    logprob: float
+    top: tuple[tuple[str, bytes, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Started:
+    """First: the request was taken; it may still wait for its turn."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of the `index`-th answer, and how many tokens it came from."""
+
+    index: int
+    text: str
+    tokens: int
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of the `index`-th answer; `message` says why, where `reason` is "error" or "timeout"."""
+
+    index: int
+    reason: EndReason
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Instead of all others: the request was not taken. `param` names the fault's place in Ask or Sampling."""
+
+    kind: RefusalKind
+    message: str
+    param: str | None = None
+    retry_after_seconds: float | None = None
+
+
+Item = Started | Piece | Ended | Refused
+"""A stateless answer comes as batches (lists) of them: Started, then for each index Pieces and one Ended; or Refused."""
