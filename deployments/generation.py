@@ -58,12 +58,14 @@ class Ask:
     "tool_call_id", "name"), or a raw prompt: `text` or `token_ids`.
 
     The answer follows `json_schema` ({}: any JSON object) or `grammar` (GBNF), where one is given. `user` is whom the
-    scheduler is fair to. `seconds` is what the answer may take.
+    scheduler is fair to. `seconds` is what the answer may take. `produced_token_ids` were made before: the answer goes on
+    after them (only with n = 1).
     """
 
     messages: tuple[Json, ...] = ()
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
+    produced_token_ids: tuple[int, ...] = ()
     tools: Tools | None = None
     json_schema: Json | None = None
     grammar: str | None = None
@@ -97,11 +99,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text of the `index`-th answer, and how many tokens it came from."""
+    """Text of the `index`-th answer, and the tokens it came from."""
 
     index: int
     text: str
-    tokens: int
+    token_ids: tuple[int, ...] = ()
     logprobs: tuple[Logprob, ...] = ()
 
 
@@ -129,3 +131,19 @@ class Refused:
 
 Item = Started | Piece | Ended | Refused
 """A stateless answer comes as batches (lists) of them: Started, then for each index Pieces and one Ended; or Refused."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A vector of length 1 for each text, and the tokens of all texts together."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """A text's tokens, and the bytes of each."""
+
+    token_ids: tuple[int, ...]
+    pieces: tuple[bytes, ...]
