@@ -18,6 +18,8 @@ select rustygpt.api_create_user($1, $2, $3, $4, $5, $6, $7)
 select rustygpt.api_require_admin($1)
 -- name: find_users
 select rustygpt.api_find_users($1, $2)
+-- name: session_user
+select rustygpt.api_session_user($1, $2)
 -- name: create_conversation
 select rustygpt.api_create_conversation($1, $2, $3, $4, $5)
 -- name: list_conversations

@@ -147,6 +147,22 @@ class Turn(Section):
     patience_seconds: float = Field(default=2.0, ge=0.1, description="a turn nobody took by then is up for grabs")
 
 
+class Api(Section):
+    """The API under /v1. Limits are those of one API key, or of one user's sessions; null: none."""
+
+    anonymous: bool = Field(default=False, description="whether /v1 can be used without a key and without signing in")
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, description="requests that a key may send under /v1; null: any number"
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="tokens, of prompts and answers, that a key may use; null: any number"
+    )
+    stored_days: float = Field(default=30.0, gt=0, le=3650, description="stored answers older than this go")
+    start_seconds: float = Field(
+        default=10.0, ge=0, le=600, description="how long a request waits for a model that is not up"
+    )
+
+
 class Lora(Section):
     """A LoRA adapter."""
 
@@ -237,6 +253,7 @@ class Settings(BaseSettings):
     presence: Presence = Presence()
     retention: Retention = Retention()
     turn: Turn = Turn()
+    api: Api = Api()
     llm: Llm = Llm()
     cluster: Cluster = Cluster()
     logging: Logging = Logging()

@@ -24,7 +24,7 @@ from deployments.gateway.threads import routes as threads
 from deployments.gateway.transfer import routes as transfer
 from deployments.gateway.unread import routes as unread
 from deployments.gateway.users import routes as users
-from deployments.problems import HANDLERS
+from deployments.gateway.v1.errors import BY_PATH
 
 WEB = Path(__file__).parents[2] / "web"
 
@@ -48,7 +48,7 @@ def build_app(services: Services) -> FastAPI:
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
-        exception_handlers=HANDLERS,
+        exception_handlers=BY_PATH,
     )
     app.state.services = services
     limits = services.settings.server

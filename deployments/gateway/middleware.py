@@ -11,8 +11,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.gateway.v1.errors import refusal, unexpected
 from deployments.observability.metrics import HTTP_REQUESTS, HTTP_SECONDS
-from deployments.problems import problem, unexpected
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -115,4 +115,4 @@ class BodyLimit:
 
     async def _refuse(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
         message = f"The body is too large: at most {limit} bytes are taken."
-        await problem(413, "RGP.BODY_TOO_LARGE", message)(scope, receive, send)
+        await refusal(scope, 413, "RGP.BODY_TOO_LARGE", message)(scope, receive, send)

@@ -1,0 +1,1 @@
+"""The API of OpenAI and Anthropic: any client of theirs works unchanged."""
