@@ -1,0 +1,29 @@
+"""Tools in text: how functions are described to a model, how it is made to call one, how its calls are read.
+
+Pure functions of text: it knows neither the engine, nor HTTP.
+"""
+
+from deployments.tool_syntax.families import family_of, supports_tools
+from deployments.tool_syntax.grammar import BadTools, tool_grammar
+from deployments.tool_syntax.markers import MARKERS, THINK, opens_thinking
+from deployments.tool_syntax.parser import AnswerParser
+from deployments.tool_syntax.parts import CallArguments, CallStarted, Part, ReasoningPart, TextPart
+from deployments.tool_syntax.prompting import described, with_tools
+
+__all__ = [
+    "MARKERS",
+    "THINK",
+    "AnswerParser",
+    "BadTools",
+    "CallArguments",
+    "CallStarted",
+    "Part",
+    "ReasoningPart",
+    "TextPart",
+    "described",
+    "family_of",
+    "opens_thinking",
+    "supports_tools",
+    "tool_grammar",
+    "with_tools",
+]
