@@ -102,12 +102,29 @@ select rustygpt.worker_claim($1, $2, $3, $4, $5, $6)
 -- name: worker_owners
 select rustygpt.worker_owners($1)
 -- name: worker_release
+-- name: create_response
+select rustygpt.api_create_response($1, $2, $3, $4, $5, $6, $7, $8, $9)
+-- name: ask_in_thread
+select rustygpt.api_ask_in_thread($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+-- name: read_response
+select rustygpt.api_read_response($1, $2, $3, $4)
+-- name: list_responses
+select rustygpt.api_list_responses($1, $2, $3, $4, $5, $6, $7)
+-- name: change_response
+select rustygpt.api_change_response($1, $2, $3, $4, $5)
+-- name: cancel_response
+select rustygpt.api_cancel_response($1, $2, $3, $4)
+-- name: delete_response
+select rustygpt.api_delete_response($1, $2, $3, $4)
+
 select rustygpt.worker_release($1, $2)
 -- name: worker_append
 select rustygpt.worker_append($1, $2, $3, $4, $5, $6)
 -- name: worker_finish
 select rustygpt.worker_finish($1, $2, $3, $4, $5)
 -- name: worker_set_title
+-- name: stream_read_answers
+select * from rustygpt.stream_read_answers($1, $2, $3, $4, $5)
 select rustygpt.worker_set_title($1, $2)
 
 -- name: worker_age_presence
@@ -134,6 +151,12 @@ select 1
 
 -- name: lock_migrations
 select pg_advisory_lock(hashtext('rustygpt.migrations'))
+-- name: worker_purge_responses
+select rustygpt.worker_purge_responses($1, $2)
+-- name: worker_purge_api_keys
+select rustygpt.worker_purge_api_keys($1, $2)
+-- name: worker_purge_api_usage
+select rustygpt.worker_purge_api_usage($1, $2)
 -- name: unlock_migrations
 select pg_advisory_unlock(hashtext('rustygpt.migrations'))
 -- name: create_schema

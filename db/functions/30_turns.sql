@@ -1,8 +1,10 @@
 -- Everything that writes an assistant message.
 
--- Makes the assistant's message under p_parent_id and the turn that will write it; tells readers of both.
-create or replace function rustygpt.enqueue_turn(p_parent_id uuid, p_model text, p_deadline interval) returns uuid
-language plpgsql volatile as $$
+-- Makes the assistant's message under p_parent_id and the turn that will write it; tells readers of both. p_request has
+-- how it is to be made, where that is not as the conversation says.
+create or replace function rustygpt.enqueue_turn(
+    p_parent_id uuid, p_model text, p_deadline interval, p_request json default null
+) returns uuid language plpgsql volatile as $$
 declare
     parent rustygpt.messages := rustygpt.visible_message(p_parent_id);
     answer uuid := rustygpt.uuid_v7();
@@ -10,8 +12,8 @@ begin
     insert into rustygpt.messages (id, conversation_id, root_id, parent_id, role, state, path, seq)
     values (answer, parent.conversation_id, parent.root_id, parent.id, 'assistant', 'queued',
             rustygpt.next_path(parent.id), rustygpt.next_seq(parent.conversation_id));
-    insert into rustygpt.turns (message_id, conversation_id, model, deadline_at)
-    values (answer, parent.conversation_id, p_model, now() + p_deadline);
+    insert into rustygpt.turns (message_id, conversation_id, model, deadline_at, request)
+    values (answer, parent.conversation_id, p_model, now() + p_deadline, p_request);
     perform rustygpt.append_event(parent.conversation_id, 'message.created',
         json_build_object('message', rustygpt.message_json(answer)), answer);
     return answer;
@@ -31,7 +33,7 @@ begin
     -- The channel before the turn: the order in which every appender locks.
     perform 1 from rustygpt.channels where id = place for no key update;
     update rustygpt.turns
-       set state = 'done', owner = null, lease_expires_at = null, finished_at = now()
+       set state = 'done', owner = null, lease_expires_at = null, finished_at = now(), error = p_error
      where message_id = p_message_id and state <> 'done';
     if not found then
         return false;
@@ -128,7 +130,8 @@ language sql volatile as $$
            for no key update skip locked)
 $$;
 
--- What a replica needs in order to write the answer, or to go on with it.
+-- What a replica needs in order to write the answer, or to go on with it. A stored answer (51_responses.sql) has no
+-- parent, no history and no title: what is asked stands in its request.
 create or replace function rustygpt.claim_json(p_turn rustygpt.turns) returns json
 language sql stable as $$
     select json_build_object(
@@ -136,7 +139,8 @@ language sql stable as $$
         'parent_id', m.parent_id, 'depth', cardinality(m.path), 'epoch', p_turn.epoch,
         'delta_count', p_turn.delta_count, 'seconds_left', extract(epoch from p_turn.deadline_at - now()),
         'system_prompt', c.system_prompt, 'temperature', c.temperature,
-        'needs_title', (select title is null from rustygpt.messages where id = m.root_id),
+        'needs_title', m.parent_id is not null and (select title is null from rustygpt.messages where id = m.root_id),
+        'request', p_turn.request,
         'token_ids', rustygpt.streamed_token_ids(m.id),
         'history', rustygpt.history_json(m.parent_id))
       from rustygpt.messages m join rustygpt.conversations c on c.id = m.conversation_id

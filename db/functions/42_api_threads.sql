@@ -38,12 +38,7 @@ begin
         return replay;
     end if;
     perform rustygpt.touch_session(p_session, p_idle);
-    parent := rustygpt.locked_message(p_parent_id, 'member');
-    if parent.state <> 'done' then
-        perform rustygpt.fail(409, 'RGP.CONFLICT', 'This answer is still being written. Wait for it, or stop it first.');
-    elsif parent.deleted_at is not null then
-        perform rustygpt.fail(409, 'RGP.CONFLICT', 'This message was deleted. Reply to another one.');
-    end if;
+    parent := rustygpt.message_to_reply_to(p_parent_id);
     insert into rustygpt.messages (id, conversation_id, root_id, parent_id, author_id, role, state, content, path, seq)
     values (new_id, parent.conversation_id, parent.root_id, parent.id, actor, 'user', 'done', p_content,
             rustygpt.next_path(parent.id), rustygpt.next_seq(parent.conversation_id));
@@ -89,9 +84,26 @@ begin
 end
 $$;
 
--- Tells readers of a new user message, and queues the answer to it where the assistant is to answer.
-create or replace function rustygpt.publish_post(p_message_id uuid, p_models text[], p_deadline interval) returns json
+-- The same for one that is to be replied to: 409 where that cannot be.
+create or replace function rustygpt.message_to_reply_to(p_message_id uuid) returns rustygpt.messages
 language plpgsql volatile as $$
+declare
+    parent rustygpt.messages := rustygpt.locked_message(p_message_id, 'member');
+begin
+    if parent.state <> 'done' then
+        perform rustygpt.fail(409, 'RGP.CONFLICT', 'This answer is still being written. Wait for it, or stop it first.');
+    elsif parent.deleted_at is not null then
+        perform rustygpt.fail(409, 'RGP.CONFLICT', 'This message was deleted. Reply to another one.');
+    end if;
+    return parent;
+end
+$$;
+
+-- Tells readers of a new user message, and queues the answer to it where the assistant is to answer. With p_request
+-- (51_responses.sql) it is to answer in any case, by the first of p_models.
+create or replace function rustygpt.publish_post(
+    p_message_id uuid, p_models text[], p_deadline interval, p_request json default null
+) returns json language plpgsql volatile as $$
 declare
     posted rustygpt.messages;
     model text;
@@ -108,9 +120,13 @@ begin
     end if;
     perform rustygpt.append_event(posted.conversation_id, 'message.created',
         json_build_object('message', rustygpt.message_json(posted.id)), posted.id);
-    if rustygpt.is_answered(posted.conversation_id, posted.content) then
+    if p_request is not null then
+        model := p_models[1];
+    elsif rustygpt.is_answered(posted.conversation_id, posted.content) then
         model := rustygpt.answering_model(posted.conversation_id, p_models);
-        answer := rustygpt.enqueue_turn(posted.id, model, p_deadline);
+    end if;
+    if model is not null then
+        answer := rustygpt.enqueue_turn(posted.id, model, p_deadline, p_request);
     end if;
     perform rustygpt.touch_thread(posted.conversation_id, posted.root_id);
     perform rustygpt.end_typing(posted.conversation_id, case when posted.parent_id is not null then posted.root_id end,
