@@ -24,6 +24,10 @@ from deployments.gateway.threads import routes as threads
 from deployments.gateway.transfer import routes as transfer
 from deployments.gateway.unread import routes as unread
 from deployments.gateway.users import routes as users
+from deployments.gateway.v1.chat import routes as chat
+from deployments.gateway.v1.completions import routes as completions
+from deployments.gateway.v1.embeddings import routes as embeddings
+from deployments.gateway.v1.tokens import routes as tokens
 from deployments.gateway.v1.errors import BY_PATH
 
 WEB = Path(__file__).parents[2] / "web"
@@ -74,6 +78,10 @@ def build_app(services: Services) -> FastAPI:
         models.router,
     ):
         app.include_router(router, dependencies=[Depends(require_csrf)])
+
+    # Who asks there is its own matter: a key needs no CSRF token.
+    for router in (chat.router, completions.router, embeddings.router, tokens.router):
+        app.include_router(router)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

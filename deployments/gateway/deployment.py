@@ -10,6 +10,8 @@ from deployments.config import Settings, database_access
 from deployments.gateway.app import build_app
 from deployments.gateway.services import Services
 from deployments.gateway.threads.dispatcher import TurnDispatcher
+from deployments.gateway.v1.asking import Asking
+from deployments.gateway.v1.limits import Limits
 from deployments.loopback import keep_replica_on_loopback
 from deployments.observability.logs import configure_logs
 
@@ -23,7 +25,13 @@ class GatewayDeployment:
         configure_logs(settings.logging)
         keep_replica_on_loopback()
         database = await connect_database(database_access(settings), "app")
-        self._services = Services(settings, database, TurnDispatcher())
+        self._services = Services(
+            settings=settings,
+            database=database,
+            turns=TurnDispatcher(),
+            asking=Asking(settings.llm, settings.api.start_seconds),
+            limits=Limits(),
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_app(self._services)

@@ -12,6 +12,8 @@ from fastapi.responses import Response
 from db.pool import Database
 from deployments.config import Settings
 from deployments.gateway.threads.dispatcher import TurnDispatcher
+from deployments.gateway.v1.asking import Asking
+from deployments.gateway.v1.limits import Limits
 from deployments.sessions import session_of
 
 
@@ -22,6 +24,8 @@ class Services:
     settings: Settings
     database: Database
     turns: TurnDispatcher
+    asking: Asking
+    limits: Limits
 
     @property
     def idle(self) -> timedelta:

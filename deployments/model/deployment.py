@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 from ray import serve
 
 from db.actor import connect_database
 from deployments.config import Settings, database_access, home
+from deployments.generation import Ask, Embedded, Item, Refused, Tokenized
 from deployments.loopback import keep_replica_on_loopback
 from deployments.messages import MODEL_DEPLOYMENT, ModelDescription, TurnOffer
+from deployments.model import asks
 from deployments.model.engine_report import report
 from deployments.model.loading import load
 from deployments.model.owner import own_name
@@ -47,6 +50,19 @@ class ModelDeployment:
     async def run_turn(self, offer: TurnOffer) -> None:
         """Writes the answer that `offer` names, unless somebody else has begun to. Returns at its end."""
         await self._runner.run_turn(offer.message_id)
+
+    async def generate(self, ask: Ask) -> AsyncIterator[list[Item]]:
+        """A stateless answer, in batches of items; generation.py says which. A caller that leaves cancels it."""
+        async for batch in asks.generate(self._loaded.engine, self._loaded.model, ask):
+            yield batch
+
+    async def embed(self, texts: tuple[str | tuple[int, ...], ...]) -> Embedded | Refused:
+        """A vector for each text."""
+        return await asks.embed(self._loaded.engine, texts)
+
+    async def tokenize(self, ask: Ask) -> Tokenized | Refused:
+        """The tokens of the prompt that `ask` makes, be it a chat or a text."""
+        return await asks.tokenized(self._loaded.engine, self._loaded.model, ask)
 
     async def describe(self) -> ModelDescription:
         """What this replica runs, for the operator."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 import jinja2
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from deployments.model.engine.errors import ModelFileError, PromptRefused
@@ -39,6 +40,9 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelFileError(f"the model's chat template cannot be used: {error}") from error
         self._vocabulary = vocabulary
+        self.source = source or FALLBACK
+        # jinja2.meta takes the text: a template that was compiled does not tell.
+        self.knows_tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(self.source))
 
     def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
         """Token ids of the prompt that asks for the assistant's next message. Messages are {"role", "content"} and

@@ -45,7 +45,7 @@ class Engine:
         self.max_sequence_tokens = min(options.max_sequence_tokens, trained)
         self.model_name = metadata(self._model, "general.name") or model_path.stem
         self.vocabulary = Vocabulary(self._model)
-        self._template = ChatTemplate(metadata(self._model, "tokenizer.chat_template"), self.vocabulary)
+        self.template = ChatTemplate(metadata(self._model, "tokenizer.chat_template"), self.vocabulary)
         self._context = open_context(self._model, options, self.max_sequence_tokens)
         self._lane = PrefillLane(self._model, options, self.max_sequence_tokens)
         self._stepper = Stepper(self._context, self.vocabulary, options, self._lane)
@@ -59,7 +59,7 @@ class Engine:
 
     def render_chat(self, messages: ListLike[Mapping[str, Any]], tools: ListLike[Mapping[str, Any]] = ()) -> list[int]:
         """Prompt for the next assistant message after `messages` ({"role", "content"}). Raises PromptRefused."""
-        return self._template.render(messages, tools)
+        return self.template.render(messages, tools)
 
     def generate(self, request: GenerationRequest) -> Generation:
         """Starts a generation. Raises InvalidRequest, PromptTooLong, QueueFull, EngineError when closed."""

@@ -18,6 +18,14 @@ class Generation:
         """Ends it after the engine's current step: what is ready is still delivered, then Finish("cancelled")."""
         self._sequence.cancelled = True
 
+    async def ready(self) -> list[TokenDelta | Finish]:
+        """All that is there now, and has not been taken yet: at least one item, waited for. Not after the Finish."""
+        outbox = self._sequence.outbox
+        items = [await outbox.get()]
+        while not outbox.empty():
+            items.append(outbox.get_nowait())
+        return items
+
     async def __aiter__(self) -> AsyncIterator[TokenDelta | Finish]:
         try:
             while True:

@@ -1,0 +1,169 @@
+"""The Gateway's way to the models: answers that are not stored."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from typing import TypeVar
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+
+from deployments.config import Llm
+from deployments.gateway.v1.errors import ApiError, from_refused
+from deployments.generation import Ask, Embedded, Item, Piece, Refused, Started, Tokenized
+from deployments.messages import MODEL_DEPLOYMENT, model_app
+
+logger = logging.getLogger(__name__)
+
+Batch = list[Item]
+Made = TypeVar("Made")
+
+# Deaths of replicas that one request survives without a token between them: more, and the request is at fault.
+MOST_DEATHS = 5
+
+
+class Asking:
+    """Asks models of this cluster. `start_seconds` is how long a request waits for a model that is not up."""
+
+    def __init__(self, llm: Llm, start_seconds: float) -> None:
+        self._names = llm.served()
+        self._start_seconds = start_seconds
+        self._handles: dict[str, DeploymentHandle] = {}
+
+    async def ask(self, model_id: str, ask: Ask) -> Answer:
+        """Returns when a replica has taken the request. Raises ApiError."""
+        answer = Answer(self._handle(model_id), ask, self._start_seconds)
+        await answer.open()
+        return answer
+
+    async def embed(self, model_id: str, texts: Sequence[str | tuple[int, ...]]) -> Embedded:
+        """A vector for each text. Raises ApiError."""
+        return await self._call(self._handle(model_id).embed.remote(tuple(texts)))
+
+    async def tokenize(self, model_id: str, ask: Ask) -> Tokenized:
+        """The prompt that an Ask makes. Raises ApiError."""
+        return await self._call(self._handle(model_id).tokenize.remote(ask))
+
+    def _handle(self, model_id: str) -> DeploymentHandle:
+        self.check(model_id)
+        if model_id not in self._handles:
+            self._handles[model_id] = serve.get_deployment_handle(MODEL_DEPLOYMENT, model_app(model_id))
+        return self._handles[model_id]
+
+    def check(self, model_id: str) -> None:
+        """Raises ApiError 404 unless there is such a model."""
+        if model_id not in self._names:
+            names = ", ".join(self._names)
+            message = f"There is no model {model_id!r}. There are: {names}."
+            raise ApiError(404, "invalid_request_error", "model_not_found", message, "model")
+
+    async def _call(self, response: Awaitable[Made | Refused]) -> Made:
+        try:
+            async with asyncio.timeout(self._start_seconds):
+                made = await response
+        except TimeoutError:
+            raise starting() from None
+        except (RayError, RayServeException) as error:
+            raise unreachable(error) from None
+        if isinstance(made, Refused):
+            raise from_refused(made)
+        return made
+
+
+class Answer:
+    """An async iterator of batches: Started first, for each index at last one Ended. A replica that dies is hidden:
+    another one goes on after the last token that arrived (where n is 1). Closing it cancels the generation."""
+
+    def __init__(self, handle: DeploymentHandle, ask: Ask, start_seconds: float) -> None:
+        self._handle = handle.options(stream=True)
+        self._ask = ask
+        self._start_seconds = start_seconds
+        self._stream: DeploymentResponseGenerator | None = None
+        self._first: Batch = []
+        self._produced: list[int] = []
+        self._deaths = 0
+
+    async def open(self) -> None:
+        """Returns when a replica has taken the request. Raises ApiError."""
+        while True:
+            stream = self._handle.generate.remote(self._ask)
+            assert isinstance(stream, DeploymentResponseGenerator), "the handle streams"
+            self._stream = stream
+            try:
+                async with asyncio.timeout(self._start_seconds):
+                    self._first = await anext(stream)
+                break
+            except TimeoutError:
+                stream.cancel()
+                raise starting() from None
+            except asyncio.CancelledError:
+                stream.cancel()
+                raise
+            except (RayError, RayServeException) as error:
+                self._survive(error)
+        refused = self._first[0]
+        if isinstance(refused, Refused):
+            raise from_refused(refused)
+
+    def cancel(self) -> None:
+        """Ends the generation of an answer that nobody has begun to read."""
+        assert self._stream is not None
+        self._stream.cancel()
+
+    def _survive(self, error: Exception) -> None:
+        self._deaths += 1
+        if isinstance(error, BackPressureError | RequestCancelledError) or self._deaths > MOST_DEATHS:
+            raise unreachable(error) from None
+        logger.warning("a model's replica was lost: %s", type(error).__name__)
+
+    async def __aiter__(self) -> AsyncGenerator[Batch, None]:
+        assert self._stream is not None
+        yield self._first
+        try:
+            while True:
+                try:
+                    async for batch in self._stream:
+                        self._note(batch)
+                        yield batch
+                    return
+                except (RayError, RayServeException) as error:
+                    if self._ask.n > 1:
+                        raise unreachable(error) from None
+                    self._survive(error)
+                produced = (*self._ask.produced_token_ids, *self._produced)
+                self._ask = dataclasses.replace(self._ask, produced_token_ids=produced)
+                self._produced.clear()
+                await self.open()
+                self._first = [item for item in self._first if not isinstance(item, Started)]
+                if self._first:
+                    yield self._first
+        finally:
+            self._stream.cancel()
+
+    def _note(self, batch: Batch) -> None:
+        """What came is not made again by another replica."""
+        for item in batch:
+            if isinstance(item, Piece) and item.token_ids:
+                self._produced += item.token_ids
+                self._deaths = 0
+
+
+def starting() -> ApiError:
+    """The model is not up, or has no room to take a request in time."""
+    message = "The model is starting, or every replica of it is full. Try again in a few seconds."
+    return ApiError(503, "server_error", "model_starting", message, retry_after_seconds=5)
+
+
+def unreachable(error: Exception) -> ApiError:
+    """No replica could be asked."""
+    if isinstance(error, BackPressureError):
+        message = "Too many requests wait for this model. Try again in a moment."
+        return ApiError(429, "rate_limit_error", "queue_full", message, retry_after_seconds=1)
+    logger.warning("a model cannot be asked: %s", type(error).__name__)
+    message = "The model cannot be reached right now. Try again in a moment."
+    return ApiError(503, "server_error", "model_unavailable", message, retry_after_seconds=1)
