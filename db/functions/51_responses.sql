@@ -120,6 +120,7 @@ language sql stable as $$
         'model', r.model, 'request', t.request, 'shown', r.shown, 'background', r.background,
         'created_at', floor(extract(epoch from r.created_at))::bigint,
         'text', m.content, 'tokens', logged.tokens, 'events_kept', logged.deltas = t.delta_count,
+        'begun', t.delta_count > 0,
         'ended', rustygpt.turn_end_json(t, m))
       from rustygpt.responses r
       join rustygpt.messages m on m.id = r.message_id

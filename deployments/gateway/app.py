@@ -27,6 +27,7 @@ from deployments.gateway.users import routes as users
 from deployments.gateway.v1.chat import routes as chat
 from deployments.gateway.v1.completions import routes as completions
 from deployments.gateway.v1.embeddings import routes as embeddings
+from deployments.gateway.v1.responses import routes as responses
 from deployments.gateway.v1.tokens import routes as tokens
 from deployments.gateway.v1.errors import BY_PATH
 
@@ -80,7 +81,7 @@ def build_app(services: Services) -> FastAPI:
         app.include_router(router, dependencies=[Depends(require_csrf)])
 
     # Who asks there is its own matter: a key needs no CSRF token.
-    for router in (chat.router, completions.router, embeddings.router, tokens.router):
+    for router in (chat.router, completions.router, embeddings.router, tokens.router, responses.router):
         app.include_router(router)
 
     @app.get("/", include_in_schema=False)

@@ -12,6 +12,7 @@ from deployments.gateway.services import Services
 from deployments.gateway.threads.dispatcher import TurnDispatcher
 from deployments.gateway.v1.asking import Asking
 from deployments.gateway.v1.limits import Limits
+from deployments.gateway.v1.stored.store import Store
 from deployments.loopback import keep_replica_on_loopback
 from deployments.observability.logs import configure_logs
 
@@ -25,12 +26,14 @@ class GatewayDeployment:
         configure_logs(settings.logging)
         keep_replica_on_loopback()
         database = await connect_database(database_access(settings), "app")
+        turns = TurnDispatcher()
         self._services = Services(
             settings=settings,
             database=database,
-            turns=TurnDispatcher(),
+            turns=turns,
             asking=Asking(settings.llm, settings.api.start_seconds),
             limits=Limits(),
+            store=Store(database, turns, settings),
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:

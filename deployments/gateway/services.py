@@ -14,6 +14,7 @@ from deployments.config import Settings
 from deployments.gateway.threads.dispatcher import TurnDispatcher
 from deployments.gateway.v1.asking import Asking
 from deployments.gateway.v1.limits import Limits
+from deployments.gateway.v1.stored.store import Store
 from deployments.sessions import session_of
 
 
@@ -26,6 +27,7 @@ class Services:
     turns: TurnDispatcher
     asking: Asking
     limits: Limits
+    store: Store
 
     @property
     def idle(self) -> timedelta:

@@ -18,7 +18,8 @@ class StoredAnswer:
 
     `shown` is what the formatter echoes: metadata, instructions and the like. `created_at` is in Unix seconds. `ended`
     is None while the answer is being written; after it `text` has all of it. `events_kept`: every piece is still in the
-    log; else `follow` gives the text in one piece, hence numbers its events anew. `credential` is its reader's.
+    log; else `follow` gives the text in one piece, hence numbers its events anew. `begun`: a piece was written.
+    `credential` is its reader's.
     """
 
     public_id: str
@@ -33,6 +34,7 @@ class StoredAnswer:
     ended: Ended | None
     text: str
     events_kept: bool
+    begun: bool
     credential: bytes = field(repr=False)
 
     @classmethod
@@ -52,6 +54,7 @@ class StoredAnswer:
             ended=ended_of(row["ended"], row["tokens"]) if row["ended"] else None,
             text=row["text"],
             events_kept=row["events_kept"],
+            begun=row["begun"],
             credential=credential,
         )
 

@@ -1,0 +1,168 @@
+"""/v1/responses: answers of the OpenAI Responses API, which are stored unless the request says otherwise."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Annotated, Literal
+
+import orjson
+from fastapi import APIRouter, Header, Query, Response
+
+from deployments.gateway.once import OnceOf
+from deployments.gateway.services import Services, ServicesOf
+from deployments.gateway.v1.callers import Caller, ReaderOf, WriterOf
+from deployments.gateway.v1.errors import ApiError
+from deployments.gateway.v1.fields import invalid
+from deployments.gateway.v1.metered import metered
+from deployments.gateway.v1.responses.events import ResponseFold
+from deployments.gateway.v1.responses.input_items import page_of
+from deployments.gateway.v1.responses.items import listed
+from deployments.gateway.v1.responses.prompt import ask_of, echo_of, history_of, warnings_of
+from deployments.gateway.v1.responses.schemas import ResponseRequest
+from deployments.gateway.v1.responses.shape import PREFIX, Shape, deleted
+from deployments.gateway.v1.responses.telling import awaited, ended_response, fold_of, live, resumable
+from deployments.gateway.v1.sse import EventStream
+from deployments.gateway.v1.stored.answer import StoredAnswer
+from deployments.generation import Ask, Json, Started
+
+router = APIRouter(prefix="/v1/responses", tags=["OpenAI API"])
+
+LastEventId = Annotated[str | None, Header(description="the number of the last event that was had")]
+
+
+@router.post("")
+async def create_response(
+    body: ResponseRequest,
+    services: ServicesOf,
+    caller: WriterOf,
+    once: OnceOf,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """An answer, whole or as a stream of events. Stored, it is written to its end whoever leaves; sent again with its
+    Idempotency-Key, the request gets the same one. With `store`: false it is cancelled when its client leaves."""
+    warnings = warnings_of(body)
+    services.asking.check(body.model)
+    is_stored = caller.credential is not None if body.store is None else body.store
+    if body.background and not is_stored:
+        raise invalid("background", "A response in the background must be stored, and this one is not to be.")
+    before = await _history(services, caller, body.previous_response_id) if body.previous_response_id else []
+    ask = ask_of(body, before, str(caller.user_id or ""), services.settings.turn.deadline_seconds)
+    echo = echo_of(body, services.settings.llm.models[body.model], is_stored, warnings)
+    if not is_stored:
+        return await _stateless(body, services, caller, ask, echo)
+    shown = echo | {"input": listed(body.input)}
+    answer = await services.store.create(caller, "response", body.model, ask, shown, once, bool(body.background))
+    if body.stream:
+        return _resumed(services, answer, _number(last_event_id))
+    if answer.background:
+        return _json(await _current(services, answer))
+    return _json(await awaited(services.store.follow(answer), fold_of(answer)))
+
+
+@router.get("/{response_id}")
+async def get_response(
+    response_id: str,
+    services: ServicesOf,
+    caller: ReaderOf,
+    stream: bool = False,
+    starting_after: Annotated[int | None, Query(ge=0, description="events after the one with this number")] = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """A stored response as it stands, or all its events, those to come included."""
+    answer = await services.store.get(caller, "response", response_id)
+    if stream:
+        return _resumed(services, answer, _number(last_event_id) if starting_after is None else starting_after)
+    if starting_after is not None:
+        raise invalid("starting_after", "`starting_after` is for streams: add `stream=true`.")
+    return _json(await _current(services, answer))
+
+
+@router.post("/{response_id}/cancel")
+async def cancel_response(response_id: str, services: ServicesOf, caller: WriterOf) -> Response:
+    """Stops a stored response; what was written stays. One that has ended stays as it is."""
+    answer = await services.store.cancel(caller, "response", response_id)
+    return _json(await _current(services, answer))
+
+
+@router.delete("/{response_id}")
+async def delete_response(response_id: str, services: ServicesOf, caller: WriterOf) -> Response:
+    """Deletes a stored response for good, even while it is written. Responses that follow it stay."""
+    await services.store.delete(caller, "response", response_id)
+    return _json(deleted(response_id))
+
+
+@router.get("/{response_id}/input_items")
+async def list_input_items(
+    response_id: str,
+    services: ServicesOf,
+    caller: ReaderOf,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: Annotated[str | None, Query(max_length=100)] = None,
+) -> Response:
+    """What a stored response was asked; not what its previous responses were."""
+    answer = await services.store.get(caller, "response", response_id)
+    return _json(page_of(response_id, answer.shown["input"], after, limit, order))
+
+
+async def _stateless(body: ResponseRequest, services: Services, caller: Caller, ask: Ask, echo: Json) -> Response:
+    shape = Shape(PREFIX + secrets.token_hex(16), int(time.time()), body.model, echo)
+    answer = await services.asking.ask(body.model, ask)
+    batches, fold = metered(services.limits, caller, answer), ResponseFold(shape, ask)
+    if body.stream:
+        return EventStream(live(batches, fold), services.settings.sse.heartbeat_seconds)
+    return _json(await awaited(batches, fold))
+
+
+def _resumed(services: Services, answer: StoredAnswer, after: int | None) -> Response:
+    if after is not None and not answer.events_kept:
+        message = (
+            f"The events of {answer.public_id} are no longer kept. Get it without `stream`, or from its beginning."
+        )
+        raise ApiError(410, "invalid_request_error", "events_expired", message, "starting_after")
+    batches = services.store.follow(answer)
+    events = resumable(batches, fold_of(answer), -1 if after is None else after)
+    return EventStream(events, services.settings.sse.heartbeat_seconds)
+
+
+async def _current(services: Services, answer: StoredAnswer) -> Json:
+    """As it stands. Log-probabilities are in the log, as long as that is kept."""
+    if answer.ended is None:
+        fold = fold_of(answer)
+        if answer.begun:
+            fold.feed([Started(0)])
+        return fold.response
+    if answer.events_kept and answer.ask.sampling.top_logprobs is not None:
+        return await awaited(services.store.follow(answer), fold_of(answer))
+    return ended_response(answer)
+
+
+async def _history(services: Services, caller: Caller, response_id: str) -> list[Json]:
+    """The messages that a new response goes on from. Raises ApiError."""
+    param = "previous_response_id"
+    try:
+        answer = await services.store.get(caller, "response", response_id)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        message = f"There is no stored response {response_id!r} of yours. It may have been deleted."
+        raise ApiError(400, "invalid_request_error", "previous_response_not_found", message, param) from None
+    if answer.ended is None:
+        raise invalid(param, f"{response_id} is still being written. Wait for its end, or cancel it.")
+    response = ended_response(answer)
+    if response["status"] not in ("completed", "incomplete"):
+        raise invalid(param, f"{response_id} has no answer to go on from: it is {response['status']}.")
+    return history_of(answer.ask, answer.shown, response["output"])
+
+
+def _number(last_event_id: str | None) -> int | None:
+    if last_event_id is None:
+        return None
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
+        raise invalid("Last-Event-ID", "Last-Event-ID is the number of an event of this response. Send that, or none.")
+    return int(last_event_id)
+
+
+def _json(body: Json) -> Response:
+    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
