@@ -9,7 +9,7 @@ from pathlib import Path
 @dataclass(frozen=True)
 class TimerSettings:
     """After how much silence people count as away and as offline, how long a turn waits for a model that nobody runs,
-    and what of the log is kept."""
+    what of the log is kept, and for how long stored answers are."""
 
     away_seconds: float
     offline_seconds: float
@@ -17,6 +17,7 @@ class TimerSettings:
     retention_hours: float
     max_events_per_channel: int
     prune_batch_size: int
+    stored_days: float
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ CHANNELS_A_PAGE = 1_000
 # For a replica that is about to end its turn with the timeout itself.
 DEADLINE_GRACE = timedelta(seconds=5)
 DAY = timedelta(days=1)
+MONTH = timedelta(days=30)
 FIRST = UUID(int=0)
 
 
@@ -41,6 +42,7 @@ class Timers:
         self._keep = timedelta(hours=settings.retention_hours)
         self._max_events = settings.max_events_per_channel
         self._prune_batch = settings.prune_batch_size
+        self._keep_answers = timedelta(days=settings.stored_days)
         self._abandon = timedelta(seconds=settings.abandon_seconds)
         self._watching_since = time.monotonic()
         self._on_pruned = on_pruned
@@ -55,8 +57,10 @@ class Timers:
                 (30, self.purge_typing),
                 (60, self.prune_events),
                 (60, self.purge_conversations),
+                (60, self.purge_answers),
                 (600, self.purge_keys),
                 (600, self.purge_sessions),
+                (600, self.purge_api_keys),
             ):
                 group.create_task(_repeat(work, period_seconds))
 
@@ -93,6 +97,11 @@ class Timers:
         """Sessions that ended a day ago."""
         await self._repeat_full("worker_purge_sessions", DAY)
 
+    async def purge_api_keys(self) -> None:
+        """API keys that ended a month ago, and use of limits that wore off."""
+        await self._repeat_full("worker_purge_api_keys", MONTH)
+        await self._repeat_full("worker_purge_api_usage", DAY)
+
     async def prune_events(self) -> None:
         """One walk over all channels: events past retention go from their low ends."""
         after: str | None = str(FIRST)
@@ -119,6 +128,10 @@ class Timers:
         """Conversations that were deleted before retention go for good."""
         while await self._database.value("worker_purge_conversation", self._keep, self._prune_batch):
             pass
+
+    async def purge_answers(self) -> None:
+        """Stored answers that are older than they are kept."""
+        await self._repeat_full("worker_purge_responses", self._keep_answers)
 
     async def _repeat_full(self, query: str, *args: object) -> None:
         """Repeats a query that works off up to BATCH rows, until it finds fewer."""

@@ -291,6 +291,7 @@ def database_access(settings: Settings) -> Access:
             retention_hours=settings.retention.hours,
             max_events_per_channel=settings.retention.max_events_per_channel,
             prune_batch_size=settings.retention.prune_batch_size,
+            stored_days=settings.api.stored_days,
         ),
     )
 

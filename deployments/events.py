@@ -135,11 +135,32 @@ class DeltaText(Part):
     content: str
 
 
+class Alternative(Part):
+    """A token that the model might have chosen."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class TokenLogprob(Alternative):
+    """A token that the model chose, and the likeliest ones in its place."""
+
+    top_logprobs: list[Alternative]
+
+
+class DeltaLogprobs(Part):
+    """Of the tokens of one delta."""
+
+    content: list[TokenLogprob]
+
+
 class DeltaChoice(Part):
     """The one choice, as OpenAI's chunks have it."""
 
     index: Literal[0]
     delta: DeltaText
+    logprobs: DeltaLogprobs | None = Field(default=None, description="where a request over /v1 asked for them")
     finish_reason: None
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -18,6 +19,7 @@ import orjson
 
 from db.errors import DatabaseUnavailable
 from db.pool import Database
+from deployments.generation import Json, Logprob
 from deployments.model.claim import Claim
 from deployments.model.engine import Generation, TokenDelta
 from deployments.observability.metrics import APPEND_SECONDS, APPENDS
@@ -40,6 +42,7 @@ class OpenTurn:
     renewed: float  # when its lease began anew, by the monotonic clock
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
     lost: bool = False  # another replica has it, or it has ended: nothing more may be written
     cancelled: bool = False
     generation: Generation | None = None
@@ -63,26 +66,28 @@ class OpenTurn:
             return None
         number, claim = self.deltas, self.claim
         content = "".join(self.text)
+        choice: Json = {
+            "index": 0,
+            "delta": {"role": "assistant", "content": content} if number == 0 else {"content": content},
+            "finish_reason": None,
+        }
+        if self.logprobs:
+            choice["logprobs"] = {"content": [_logprob_json(item) for item in self.logprobs]}
         payload = {
             "id": f"{claim.message_id}:{number}",
             "object": "chat.completion.chunk",
             "message_id": str(claim.message_id),
             "root_id": str(claim.root_id),
             "conversation_id": str(claim.conversation_id),
-            "parent_id": str(claim.parent_id),
+            "parent_id": str(claim.parent_id) if claim.parent_id else None,
             "depth": claim.depth,
-            "choices": [
-                {
-                    "index": 0,
-                    "delta": {"role": "assistant", "content": content} if number == 0 else {"content": content},
-                    "finish_reason": None,
-                }
-            ],
+            "choices": [choice],
         }
         tokens = ",".join(map(str, self.token_ids))
         self.deltas += 1
         self.text.clear()
         self.token_ids.clear()
+        self.logprobs.clear()
         return number, orjson.dumps(payload).decode(), tokens
 
 
@@ -109,8 +114,8 @@ class AppendWriter:
         """The turn, if it is written here."""
         return self._turns.get(message_id)
 
-    def add(self, turn: OpenTurn, delta: TokenDelta) -> None:
-        """Queues a delta for the next flush."""
+    def add(self, turn: OpenTurn, delta: TokenDelta, logprobs: Sequence[Logprob] = ()) -> None:
+        """Queues a delta for the next flush, with the log-probabilities that its readers get."""
         if turn.lost:
             return
         if turn.deltas == turn.claim.delta_count and not turn.text:
@@ -118,6 +123,7 @@ class AppendWriter:
         # PostgreSQL's text cannot hold U+0000, which a model may well produce.
         turn.text.append(delta.text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
         turn.token_ids.extend(delta.token_ids)
+        turn.logprobs.extend(logprobs)
         turn.settled.clear()
         self._dirty.set()
 
@@ -183,6 +189,16 @@ class AppendWriter:
             except DatabaseUnavailable:
                 logger.warning("the database cannot be reached; the answers being written wait for it")
                 await asyncio.sleep(0.2)
+
+
+def _logprob_json(item: Logprob) -> Json:
+    """As the event `message.delta` has it."""
+    return {
+        "token": item.token,
+        "bytes": list(item.raw),
+        "logprob": item.logprob,
+        "top_logprobs": [{"token": token, "bytes": list(raw), "logprob": value} for token, raw, value in item.top],
+    }
 
 
 async def _set_within(event: asyncio.Event, seconds: float) -> None:

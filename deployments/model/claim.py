@@ -6,17 +6,22 @@ from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
 
+from deployments.generation import ASK, Ask
+
 
 @dataclass(frozen=True)
 class Claim:
     """`epoch` fences: appends with an older one are refused. `token_ids` were committed by earlier holders,
     in `delta_count` deltas. `history` are the ancestors, root first, {"role", "content", "name"} each; `name` is set
-    where several people speak. `system_prompt` and `temperature` are the conversation's; None: the model's."""
+    where several people speak. `system_prompt` and `temperature` are the conversation's; None: the model's.
+
+    `ask` is what was asked over /v1; None: an answer as conversations have them. With a parent the ask stands in a
+    thread: it says how to answer, and the history what to. Without one it says all."""
 
     message_id: UUID
     conversation_id: UUID
     root_id: UUID
-    parent_id: UUID
+    parent_id: UUID | None
     depth: int
     epoch: int
     delta_count: int
@@ -26,6 +31,7 @@ class Claim:
     system_prompt: str | None
     temperature: float | None
     needs_title: bool
+    ask: Ask | None
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -34,7 +40,7 @@ class Claim:
             message_id=UUID(value["message_id"]),
             conversation_id=UUID(value["conversation_id"]),
             root_id=UUID(value["root_id"]),
-            parent_id=UUID(value["parent_id"]),
+            parent_id=UUID(value["parent_id"]) if value["parent_id"] else None,
             depth=value["depth"],
             epoch=value["epoch"],
             delta_count=value["delta_count"],
@@ -44,4 +50,5 @@ class Claim:
             system_prompt=value["system_prompt"],
             temperature=value["temperature"],
             needs_title=value["needs_title"],
+            ask=ASK.validate_python(value["request"]) if value["request"] else None,
         )

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,6 +20,8 @@ import orjson
 from db.errors import DatabaseUnavailable
 from db.pool import Database
 from deployments.config import Model, Turn
+from deployments.generation import Ask
+from deployments.model import asks
 from deployments.model.append_writer import AppendWriter, OpenTurn
 from deployments.model.claim import Claim
 from deployments.model.engine import (
@@ -26,9 +29,11 @@ from deployments.model.engine import (
     EngineError,
     Finish,
     GenerationRequest,
+    InvalidRequest,
     PromptRefused,
     PromptTooLong,
     QueueFull,
+    TokenDelta,
 )
 from deployments.model.owner import is_dead
 from deployments.model.prompt import attributed, fit
@@ -122,14 +127,17 @@ class TurnRunner:
     async def _generate(self, turn: OpenTurn) -> Finish:
         claim = turn.claim
         try:
-            generation = self._engine.generate(await self._request(claim))
+            request = await self._request(claim)
+            generation = self._engine.generate(request)
         except PromptTooLong as error:
+            if claim.parent_id is None:
+                return Finish("error", error.prompt_tokens, 0, 0, f"The model cannot answer: {error}.")
             message = (
                 f"This message is too long for the model: with the answer it has {error.prompt_tokens} tokens, "
                 f"and at most {error.limit_tokens} fit. Shorten it and ask again."
             )
             return Finish("error", error.prompt_tokens, 0, 0, message)
-        except PromptRefused as error:
+        except (PromptRefused, InvalidRequest) as error:
             return Finish("error", 0, 0, 0, f"The model cannot answer here: {error}.")
         except QueueFull:
             return Finish("error", 0, 0, 0, "Too many answers are being written. Ask again in a moment.")
@@ -139,6 +147,8 @@ class TurnRunner:
         turn.generation = generation
         if turn.cancelled:
             generation.cancel()
+        if claim.parent_id is None and claim.delta_count == 0 and (opened := asks.opening(self._engine, request)):
+            self._writer.add(turn, TokenDelta((), opened))
         started, first = time.perf_counter(), True
         async for item in generation:
             if isinstance(item, Finish):
@@ -146,30 +156,30 @@ class TurnRunner:
             if first:
                 FIRST_TOKEN_SECONDS.observe(time.perf_counter() - started, tags={"model": self._model_id})
                 first = False
-            self._writer.add(turn, item)
+            self._writer.add(turn, item, asks.logprobs_of(self._engine, item.logprobs))
         raise AssertionError("a generation ends with a Finish")
 
     async def _request(self, claim: Claim) -> GenerationRequest:
-        model = self._model
+        ask = claim.ask or Ask(user=str(claim.conversation_id))
+        ask = replace(ask, produced_token_ids=claim.token_ids, seconds=claim.seconds_left)
+        if claim.parent_id is not None:
+            ask = await self._of_thread(claim, ask)
+        return await asyncio.to_thread(asks.prepare, self._engine, self._model, ask)
+
+    async def _of_thread(self, claim: Claim, ask: Ask) -> Ask:
+        """With the history as its prompt, and the conversation's settings for what it leaves open."""
+        model, sampling = self._model, ask.sampling
         limit = self._engine.max_sequence_tokens
         # A quarter of the window, or less when answers are shorter, is kept for the answer.
-        room = limit - min(model.max_tokens, limit // 4)
+        room = limit - min(model.max_tokens if sampling.max_tokens is None else sampling.max_tokens, limit // 4)
         system = model.system_prompt if claim.system_prompt is None else claim.system_prompt
         history = attributed(claim.history)
         prompt = await asyncio.to_thread(fit, system, history, self._engine.render_chat, room)
         if len(prompt) > room:
             raise PromptTooLong(len(prompt), room)
-        return GenerationRequest(
-            prompt_token_ids=tuple(prompt),
-            produced_token_ids=claim.token_ids,
-            max_tokens=model.max_tokens,
-            temperature=model.temperature if claim.temperature is None else claim.temperature,
-            top_p=model.top_p,
-            top_k=model.top_k,
-            repeat_penalty=model.repeat_penalty,
-            deadline=time.monotonic() + claim.seconds_left,
-            user=str(claim.conversation_id),
-        )
+        if sampling.temperature is None:
+            sampling = replace(sampling, temperature=claim.temperature)
+        return replace(ask, token_ids=tuple(prompt), sampling=sampling)
 
     async def _give_title(self, claim: Claim) -> None:
         # Lost with the replica, if it dies now: then the thread's next answer brings the title.

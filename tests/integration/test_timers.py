@@ -25,6 +25,7 @@ SETTINGS = TimerSettings(
     retention_hours=48,
     max_events_per_channel=100_000,
     prune_batch_size=10,
+    stored_days=30,
 )
 NONE = timedelta(0)
 
