@@ -13,6 +13,7 @@ import pytest
 
 from deployments.config import bundled_model_file
 from deployments.model.engine import Engine, EngineOptions, Finish, GenerationRequest, InvalidRequest, TokenLogprob
+from deployments.model.engine.grammar import Grammar, schema_grammar
 from deployments.model.engine.sampler import Sampler
 
 PERSON = {
@@ -20,6 +21,20 @@ PERSON = {
     "properties": {"name": {"type": "string", "maxLength": 10}, "age": {"type": "integer"}},
     "required": ["name", "age"],
     "additionalProperties": False,
+}
+PLACES = {
+    "type": "object",
+    "properties": {
+        "place": {"type": "object", "properties": {"x": {"type": "integer"}}},
+        "home": {"$ref": "#/$defs/place"},
+    },
+    "required": ["place", "home"],
+    "$defs": {"place": {"type": "object", "properties": {"y": {"type": "integer"}}, "required": ["y"]}},
+}
+LIST = {
+    "type": "object",
+    "$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}},
+    "$ref": "#/$defs/node",
 }
 
 
@@ -124,6 +139,38 @@ async def test_answer_follows_the_schema(engine: Engine) -> None:
     assert text.startswith("{")
 
 
+@pytest.mark.parametrize(
+    ("schema", "allowed", "forbidden"),
+    [
+        ({"type": "string"}, r'"a\nb"', '"a\nb"'),
+        ({"enum": ['say "hi"', "a\\b", "é"]}, r'"say \"hi\""', '"say'),
+        ({"enum": ['say "hi"', "a\\b", "é"]}, r'"a\\b"', '"a"'),
+        ({"type": "string", "minLength": 2, "maxLength": 200}, f'"{"a" * 200}"', f'"{"a" * 201}"'),
+        ({"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 100}, "[1, 2]", "[]"),
+        ({"type": "array", "items": {"type": "integer"}, "maxItems": 2}, "[]", "[1, 2, 3]"),
+        ({"type": ["string", "null"]}, "null", "1"),
+        ({"type": ["string", "null"], "enum": ["a", None]}, "null", '"b"'),
+        ({"type": "object", "properties": {"any": {"title": "Any"}}}, '{"any": [1]}', '{"other": 1}'),
+        (PLACES, '{"place": {"x": 1}, "home": {"y": 2}}', '{"place": {"x": 1}, "home": {"x": 2}}'),
+        (LIST, '{"next": {"next": {}}}', '{"next": 1}'),
+    ],
+)
+def test_what_a_schema_allows(engine: Engine, schema: dict[str, Any], allowed: str, forbidden: str) -> None:
+    def follows(text: str) -> bool:
+        grammar = Grammar(schema_grammar(schema), engine.vocabulary)
+        try:
+            for token in engine.tokenize(text):
+                if not grammar.allows(token):
+                    return False
+                grammar.accept(token)
+            return any(grammar.allows(token) for token in engine.vocabulary.end_ids)
+        finally:
+            grammar.close()
+
+    assert follows(allowed)
+    assert not follows(forbidden)
+
+
 async def test_resumed_answer_goes_on_within_the_grammar(engine: Engine) -> None:
     wanted: dict[str, Any] = {"grammar": 'root ::= "one two three four five"', "max_tokens": 20}
     whole, tokens, _, _ = await run(engine, request(engine, **wanted))
@@ -148,6 +195,7 @@ async def test_grammar_that_is_at_its_end_ends_even_an_answer_that_ignores_it(en
         ({"grammar": 'root ::= "a"{5000}'}, "grammar"),
         ({"grammar": 'root ::= "a"', "produced_token_ids": (5000,)}, "produced_token_ids"),
         ({"json_schema": {"type": "array", "minItems": 10**9}}, "json_schema"),
+        ({"json_schema": {"type": "object", "properties": {"a": "no schema"}}}, "json_schema"),
         ({"json_schema": {"$ref": "https://example.org/schema"}}, "json_schema"),
         ({"json_schema": {"type": "nonsense"}}, "json_schema"),
         ({"logit_bias": {10**6: 1.0}}, "logit_bias"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,12 +25,12 @@ _ENTRY = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 def schema_grammar(schema: Mapping[str, Any]) -> str:
     """GBNF of the JSON texts that a schema allows. Raises InvalidRequest."""
-    # The converter says what it does not know by exceptions of many kinds.
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
+    # Imported at first use: it loads llama.cpp.
+    from deployments.model.engine.schema_rules import gbnf
 
     _refuse_excess(schema, MOST_NESTING)
     try:
-        return json_schema_to_gbnf(json.dumps(schema))
+        return gbnf(schema)
     except (AssertionError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         reason = str(error).split("\n")[0][:200] or type(error).__name__
         raise InvalidRequest("json_schema", f"this schema cannot be used: {reason}") from error
