@@ -20,6 +20,18 @@ select rustygpt.api_require_admin($1)
 select rustygpt.api_find_users($1, $2)
 -- name: session_user
 select rustygpt.api_session_user($1, $2)
+-- name: create_key
+select rustygpt.api_create_key($1, $2, $3, $4, $5, $6, $7, $8)
+-- name: list_keys
+select rustygpt.api_list_keys($1, $2, $3)
+-- name: revoke_key
+select rustygpt.api_revoke_key($1, $2)
+-- name: find_key
+select rustygpt.api_find_key($1)
+-- name: sync_keys
+select rustygpt.api_sync_keys($1, $2, $3, $4, $5, $6, $7)
+-- name: served_models
+select rustygpt.api_served_models($1)
 -- name: create_conversation
 select rustygpt.api_create_conversation($1, $2, $3, $4, $5)
 -- name: list_conversations
@@ -90,18 +102,6 @@ select rustygpt.api_mark_read($1, $2, $3)
 -- name: list_unread
 select rustygpt.api_list_unread($1, $2)
 
--- name: stream_open
-select rustygpt.api_stream_open($1, $2, $3)
--- name: stream_recheck
-select rustygpt.api_stream_recheck($1, $2)
--- name: stream_read
-select * from rustygpt.stream_read($1, $2, $3, $4)
-
--- name: worker_claim
-select rustygpt.worker_claim($1, $2, $3, $4, $5, $6)
--- name: worker_owners
-select rustygpt.worker_owners($1)
--- name: worker_release
 -- name: create_response
 select rustygpt.api_create_response($1, $2, $3, $4, $5, $6, $7, $8, $9)
 -- name: ask_in_thread
@@ -117,14 +117,26 @@ select rustygpt.api_cancel_response($1, $2, $3, $4)
 -- name: delete_response
 select rustygpt.api_delete_response($1, $2, $3, $4)
 
+-- name: stream_open
+select rustygpt.api_stream_open($1, $2, $3)
+-- name: stream_recheck
+select rustygpt.api_stream_recheck($1, $2)
+-- name: stream_read
+select * from rustygpt.stream_read($1, $2, $3, $4)
+-- name: stream_read_answers
+select * from rustygpt.stream_read_answers($1, $2, $3, $4, $5)
+
+-- name: worker_claim
+select rustygpt.worker_claim($1, $2, $3, $4, $5, $6)
+-- name: worker_owners
+select rustygpt.worker_owners($1)
+-- name: worker_release
 select rustygpt.worker_release($1, $2)
 -- name: worker_append
 select rustygpt.worker_append($1, $2, $3, $4, $5, $6)
 -- name: worker_finish
 select rustygpt.worker_finish($1, $2, $3, $4, $5)
 -- name: worker_set_title
--- name: stream_read_answers
-select * from rustygpt.stream_read_answers($1, $2, $3, $4, $5)
 select rustygpt.worker_set_title($1, $2)
 
 -- name: worker_age_presence
@@ -139,6 +151,12 @@ select rustygpt.worker_purge_typing($1)
 select rustygpt.worker_purge_keys($1, $2)
 -- name: worker_purge_sessions
 select rustygpt.worker_purge_sessions($1, $2)
+-- name: worker_purge_responses
+select rustygpt.worker_purge_responses($1, $2)
+-- name: worker_purge_api_keys
+select rustygpt.worker_purge_api_keys($1, $2)
+-- name: worker_purge_api_usage
+select rustygpt.worker_purge_api_usage($1, $2)
 -- name: worker_channels_to_prune
 select rustygpt.worker_channels_to_prune($1, $2, $3, $4)
 -- name: worker_prune_channel
@@ -151,12 +169,6 @@ select 1
 
 -- name: lock_migrations
 select pg_advisory_lock(hashtext('rustygpt.migrations'))
--- name: worker_purge_responses
-select rustygpt.worker_purge_responses($1, $2)
--- name: worker_purge_api_keys
-select rustygpt.worker_purge_api_keys($1, $2)
--- name: worker_purge_api_usage
-select rustygpt.worker_purge_api_usage($1, $2)
 -- name: unlock_migrations
 select pg_advisory_unlock(hashtext('rustygpt.migrations'))
 -- name: create_schema

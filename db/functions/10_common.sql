@@ -39,7 +39,7 @@ as $$
        and c.deleted_at is null
 $$;
 
--- Who is behind this session token? Raises 401 unless the session is live, 423 when the account is disabled.
+-- Who is behind this session token or API key? Raises 401 unless it is live, 423 when the account is disabled.
 create or replace function rustygpt.session_user_id(p_token_hash bytea) returns uuid
 language plpgsql stable as $$
 declare
@@ -51,6 +51,9 @@ begin
       into found_user, is_disabled, ends
       from rustygpt.sessions s join rustygpt.users u on u.id = s.user_id
      where s.token_hash = p_token_hash;
+    if found_user is null then
+        found_user := (rustygpt.live_key(p_token_hash)).user_id;
+    end if;
     if found_user is null then
         perform rustygpt.fail(401, 'RGP.AUTH.INVALID_SESSION', 'You are not signed in. Sign in and try again.');
     elsif is_disabled then

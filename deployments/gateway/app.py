@@ -14,6 +14,7 @@ from deployments.gateway.auth.cookies import require_csrf
 from deployments.gateway.conversations import routes as conversations
 from deployments.gateway.health import routes as health
 from deployments.gateway.invites import routes as invites
+from deployments.gateway.keys import routes as keys
 from deployments.gateway.messages import routes as messages
 from deployments.gateway.middleware import BodyLimit, RequestEnvelope
 from deployments.gateway.models import routes as models
@@ -27,9 +28,10 @@ from deployments.gateway.users import routes as users
 from deployments.gateway.v1.chat import routes as chat
 from deployments.gateway.v1.completions import routes as completions
 from deployments.gateway.v1.embeddings import routes as embeddings
+from deployments.gateway.v1.errors import BY_PATH
+from deployments.gateway.v1.models import routes as served_models
 from deployments.gateway.v1.responses import routes as responses
 from deployments.gateway.v1.tokens import routes as tokens
-from deployments.gateway.v1.errors import BY_PATH
 
 WEB = Path(__file__).parents[2] / "web"
 
@@ -77,11 +79,19 @@ def build_app(services: Services) -> FastAPI:
         unread.router,
         presence.router,
         models.router,
+        keys.router,
     ):
         app.include_router(router, dependencies=[Depends(require_csrf)])
 
     # Who asks there is its own matter: a key needs no CSRF token.
-    for router in (chat.router, completions.router, embeddings.router, tokens.router, responses.router):
+    for router in (
+        served_models.router,
+        chat.router,
+        completions.router,
+        embeddings.router,
+        tokens.router,
+        responses.router,
+    ):
         app.include_router(router)
 
     @app.get("/", include_in_schema=False)

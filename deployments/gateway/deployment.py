@@ -9,10 +9,6 @@ from db.actor import connect_database
 from deployments.config import Settings, database_access
 from deployments.gateway.app import build_app
 from deployments.gateway.services import Services
-from deployments.gateway.threads.dispatcher import TurnDispatcher
-from deployments.gateway.v1.asking import Asking
-from deployments.gateway.v1.limits import Limits
-from deployments.gateway.v1.stored.store import Store
 from deployments.loopback import keep_replica_on_loopback
 from deployments.observability.logs import configure_logs
 
@@ -26,15 +22,7 @@ class GatewayDeployment:
         configure_logs(settings.logging)
         keep_replica_on_loopback()
         database = await connect_database(database_access(settings), "app")
-        turns = TurnDispatcher()
-        self._services = Services(
-            settings=settings,
-            database=database,
-            turns=turns,
-            asking=Asking(settings.llm, settings.api.start_seconds),
-            limits=Limits(),
-            store=Store(database, turns, settings),
-        )
+        self._services = Services.build(settings, database)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return build_app(self._services)

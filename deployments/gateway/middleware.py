@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.gateway.v1.callers import LIMIT_HEADERS
 from deployments.gateway.v1.errors import refusal, unexpected
 from deployments.observability.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
@@ -45,6 +46,7 @@ class RequestEnvelope:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+                headers.update(scope.get(LIMIT_HEADERS, {}))
             await send(message)
 
         try:

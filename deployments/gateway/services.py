@@ -13,7 +13,9 @@ from db.pool import Database
 from deployments.config import Settings
 from deployments.gateway.threads.dispatcher import TurnDispatcher
 from deployments.gateway.v1.asking import Asking
+from deployments.gateway.v1.key_check import KeyCheck
 from deployments.gateway.v1.limits import Limits
+from deployments.gateway.v1.models.served import ServedModels
 from deployments.gateway.v1.stored.store import Store
 from deployments.sessions import session_of
 
@@ -27,12 +29,30 @@ class Services:
     turns: TurnDispatcher
     asking: Asking
     limits: Limits
+    keys: KeyCheck
+    served: ServedModels
     store: Store
 
     @property
     def idle(self) -> timedelta:
         """A session unused for so long ends."""
         return timedelta(seconds=self.settings.session.idle_seconds)
+
+    @classmethod
+    def build(cls, settings: Settings, database: Database) -> Services:
+        """Services of a replica that is connected to the database."""
+        turns = TurnDispatcher()
+        limits = Limits(settings.api.requests_per_minute, settings.api.tokens_per_minute)
+        return cls(
+            settings=settings,
+            database=database,
+            turns=turns,
+            asking=Asking(settings.llm, settings.api.start_seconds),
+            limits=limits,
+            keys=KeyCheck(database, limits),
+            served=ServedModels(database, settings.llm),
+            store=Store(database, turns, settings),
+        )
 
 
 def services_of(request: Request) -> Services:

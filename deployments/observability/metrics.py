@@ -24,6 +24,14 @@ HTTP_SECONDS = Histogram(
     tag_keys=_keys("method", "path", "status"),
 )
 LOGINS = Counter("rustygpt_auth_logins_total", description="Attempts to sign in", tag_keys=_keys("result"))
+API_KEY_CHECKS = Counter(
+    "rustygpt_api_key_checks_total",
+    description="API keys that were remembered, looked_up in the database, refused by it, or malformed",
+    tag_keys=_keys("result"),
+)
+API_LIMITED = Counter(
+    "rustygpt_api_limited_total", description="Requests refused for a limit of a minute", tag_keys=_keys("type")
+)
 
 TURNS = Counter("rustygpt_turns_total", description="Answers that ended", tag_keys=_keys("model", "finish_reason"))
 FIRST_TOKEN_SECONDS = Histogram(

@@ -12,7 +12,6 @@ from deployments.config import Settings
 from deployments.gateway.app import build_app
 from deployments.gateway.auth.cookies import csrf_token
 from deployments.gateway.services import Services
-from deployments.gateway.threads.dispatcher import TurnDispatcher
 from deployments.sessions import SESSION_COOKIE
 from tests.integration.conftest import Store
 
@@ -44,7 +43,7 @@ async def browser(store: Store, name: str, token: str | None = None, **server: A
     token = token or name
     defaults = Settings()
     settings = defaults.model_copy(update={"server": defaults.server.model_copy(update=server)})
-    app = build_app(Services(settings, store.app, TurnDispatcher()))
+    app = build_app(Services.build(settings, store.app))
     if name not in store.sessions:
         await store.person(name)
     async with httpx.AsyncClient(

@@ -71,6 +71,16 @@ class ApiError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class LimitReached(ApiError):
+    """429: a key's limit of a minute. `headers` tell of the limits."""
+
+    def __init__(self, message: str, retry_after_seconds: float, headers: dict[str, str]) -> None:
+        super().__init__(
+            429, "rate_limit_error", "rate_limit_exceeded", message, retry_after_seconds=retry_after_seconds
+        )
+        self.headers = headers
+
+
 def error_body(error: ApiError) -> dict[str, Any]:
     """OpenAI's error object, for an answer and for an event within a stream."""
     return {
