@@ -45,7 +45,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Tools:
-    """`choice`: "auto" leaves it to the model, "required" makes it call, any other value is the function it must call."""
+    """`choice`: "auto" leaves it to the model, "required" makes it call, any other value is the function to call."""
 
     functions: tuple[Function, ...]
     choice: str = "auto"
@@ -58,8 +58,8 @@ class Ask:
     "tool_call_id", "name"), or a raw prompt: `text` or `token_ids`.
 
     The answer follows `json_schema` ({}: any JSON object) or `grammar` (GBNF), where one is given. `user` is whom the
-    scheduler is fair to. `seconds` is what the answer may take. `produced_token_ids` were made before: the answer goes on
-    after them (only with n = 1).
+    scheduler is fair to. `seconds` is what the answer may take. `produced_token_ids` were made before: the answer goes
+    on after them (only with n = 1).
     """
 
     messages: tuple[Json, ...] = ()
@@ -109,7 +109,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of the `index`-th answer; `message` says why, where `reason` is "error" or "timeout"."""
+    """The end of the `index`-th answer; `message` says why, where `reason` is "error" or "timeout". `stop_string` is
+    the one that ended it, None where the model has ended by itself, and for stored answers."""
 
     index: int
     reason: EndReason
@@ -117,6 +118,7 @@ class Ended:
     completion_tokens: int
     cached_tokens: int
     message: str = ""
+    stop_string: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ class Refused:
 
 
 Item = Started | Piece | Ended | Refused
-"""A stateless answer comes as batches (lists) of them: Started, then for each index Pieces and one Ended; or Refused."""
+"""A stateless answer comes as batches (lists) of them: Started, then for each index Pieces, one Ended; or Refused."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ from deployments.model.engine import (
 from deployments.model.engine.grammar import schema_grammar
 from deployments.model.prompt import merged
 from deployments.tool_syntax import (
+    MARKERS,
     THINK,
+    THINKING,
     BadTools,
     described,
     family_of,
@@ -80,6 +82,8 @@ def prepare(engine: Engine, model: Model, ask: Ask) -> GenerationRequest:
         seed=chosen.seed,
         top_logprobs=chosen.top_logprobs,
         stop=chosen.stop,
+        # The parts of what was said are told apart by these, which some vocabularies have as control tokens.
+        shown_tokens=MARKERS if ask.tools else THINKING if ask.messages else (),
         ignore_eos=chosen.ignore_eos,
         grammar=_grammar(engine, ask, prompt),
         json_schema=ask.json_schema,
@@ -101,8 +105,10 @@ def _grammar(engine: Engine, ask: Ask, prompt: Sequence[int]) -> str | None:
 
 def opening(engine: Engine, request: GenerationRequest) -> str:
     """What the prompt has written of the answer itself, and its reader needs to see: the mark that thinking begins.
-    Empty where the answer goes on after tokens that were made before."""
-    return THINK if not request.produced_token_ids and opens_thinking(_end(engine, request.prompt_token_ids)) else ""
+    Empty where the answer goes on after tokens that were made before, or follows a schema and so has no thinking."""
+    if request.produced_token_ids or request.json_schema is not None:
+        return ""
+    return THINK if opens_thinking(_end(engine, request.prompt_token_ids)) else ""
 
 
 def _end(engine: Engine, prompt: Sequence[int]) -> str:
@@ -131,6 +137,15 @@ async def tokenized(engine: Engine, model: Model, ask: Ask) -> Tokenized | Refus
     except EngineError as error:
         return refusal(error)
     return Tokenized(tuple(token_ids), tuple(engine.vocabulary.pieces[token] for token in token_ids))
+
+
+async def refused(engine: Engine, model: Model, ask: Ask) -> Refused | None:
+    """Why this cannot be answered at all, if so. No slot is taken for it."""
+    try:
+        engine.validate(await asyncio.to_thread(prepare, engine, model, ask))
+    except EngineError as error:
+        return refusal(error)
+    return None
 
 
 async def generate(engine: Engine, model: Model, ask: Ask) -> AsyncIterator[list[Item]]:
@@ -193,7 +208,15 @@ async def _several(engine: Engine, generations: Sequence[Generation]) -> AsyncIt
 def item_of(engine: Engine, index: int, made: TokenDelta | Finish) -> Piece | Ended:
     """What the engine made, as other processes know it."""
     if isinstance(made, Finish):
-        return Ended(index, made.reason, made.prompt_tokens, made.completion_tokens, made.cached_tokens, made.message)
+        return Ended(
+            index,
+            made.reason,
+            made.prompt_tokens,
+            made.completion_tokens,
+            made.cached_tokens,
+            made.message,
+            made.stop_string,
+        )
     return Piece(index, made.text, made.token_ids, logprobs_of(engine, made.logprobs))
 
 

@@ -5,7 +5,7 @@ Pure functions of text: it knows neither the engine, nor HTTP.
 
 from deployments.tool_syntax.families import family_of, supports_tools
 from deployments.tool_syntax.grammar import BadTools, tool_grammar
-from deployments.tool_syntax.markers import MARKERS, THINK, opens_thinking
+from deployments.tool_syntax.markers import MARKERS, THINK, THINKING, opens_thinking
 from deployments.tool_syntax.parser import AnswerParser
 from deployments.tool_syntax.parts import CallArguments, CallStarted, Part, ReasoningPart, TextPart
 from deployments.tool_syntax.prompting import described, with_tools
@@ -13,6 +13,7 @@ from deployments.tool_syntax.prompting import described, with_tools
 __all__ = [
     "MARKERS",
     "THINK",
+    "THINKING",
     "AnswerParser",
     "BadTools",
     "CallArguments",

@@ -7,7 +7,8 @@ CALL, CALL_END = "<tool_call>", "</tool_call>"  # Hermes, Qwen
 TOOL_CALLS, ARGS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"  # Mistral; the latter two in newer ones
 PYTHON_TAG = "<|python_tag|>"  # Llama 3
 
-MARKERS = (THINK, THINK_END, CALL, CALL_END, TOOL_CALLS, ARGS, CALL_ID, PYTHON_TAG)
+THINKING = (THINK, THINK_END)
+MARKERS = (*THINKING, CALL, CALL_END, TOOL_CALLS, ARGS, CALL_ID, PYTHON_TAG)
 """All of them. Some vocabularies have them as control tokens, which must then be shown as text to be read here."""
 
 

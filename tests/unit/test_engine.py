@@ -88,6 +88,25 @@ async def test_stop_string_is_never_half_sent(engine: Engine) -> None:
     assert text == whole[: whole.index(stop)]
 
 
+async def test_the_stop_string_that_ended_an_answer_is_told(engine: Engine) -> None:
+    whole, _, finish = await run(engine, request(engine, "Count to five."))
+    assert finish.stop_string is None
+    stop = whole[10:14]
+    text, _, finish = await run(engine, request(engine, "Count to five.", stop=("never said", stop)))
+    assert (finish.reason, finish.stop_string, text) == ("stop", stop, whole[: whole.index(stop)])
+
+
+async def test_control_tokens_are_shown_when_asked_for(engine: Engine) -> None:
+    name = "<file_sep>"
+    [token] = engine.vocabulary.tokenize(name, special=True)
+    assert name in engine.vocabulary.control_names
+    wanted = {"grammar": f'root ::= "{name}" "yes"', "logit_bias": {token: 100.0}}
+    text, tokens, _ = await run(engine, request(engine, "Say yes.", **wanted))
+    assert (text, tokens[0]) == ("yes", token)
+    text, tokens, _ = await run(engine, request(engine, "Say yes.", **wanted, shown_tokens=(name, "[NONE]")))
+    assert (text, tokens[0]) == (f"{name}yes", token)
+
+
 async def test_cancel_ends_with_what_was_made(engine: Engine) -> None:
     generation = engine.generate(request(engine, "Tell me a long story.", max_tokens=900))
     items: list[TokenDelta | Finish] = []

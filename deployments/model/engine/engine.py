@@ -63,6 +63,24 @@ class Engine:
 
     def generate(self, request: GenerationRequest) -> Generation:
         """Starts a generation. Raises InvalidRequest, PromptTooLong, QueueFull, EngineError when closed."""
+        sampler, limit = self._admitted(request)
+        shown = self.vocabulary.shown(request.shown_tokens)
+        detokenizer = Detokenizer(self.vocabulary.pieces, request.stop, shown)
+        sequence = Sequence(request, detokenizer, sampler, limit, asyncio.get_running_loop())
+        try:
+            self._worker.submit(sequence)
+        except EngineError:
+            sampler.close()
+            raise
+        return Generation(sequence)
+
+    def validate(self, request: GenerationRequest) -> None:
+        """Raises what `generate` would raise whatever else is going on: InvalidRequest, PromptTooLong."""
+        sampler, _ = self._admitted(request)
+        sampler.close()
+
+    def _admitted(self, request: GenerationRequest) -> tuple[Sampler, int]:
+        """How its tokens are chosen, and how many it and its prompt may have."""
         if self._closed:
             raise EngineError("the engine is closed")
         prompt = len(request.prompt_token_ids)
@@ -75,15 +93,7 @@ class Engine:
         limit = min(self.max_sequence_tokens, prompt + request.max_tokens)
         if prompt + len(request.produced_token_ids) > limit:
             raise PromptTooLong(prompt + len(request.produced_token_ids), limit)
-        detokenizer = Detokenizer(self.vocabulary.pieces, request.stop)
-        sampler = Sampler(request, self.vocabulary)
-        sequence = Sequence(request, detokenizer, sampler, limit, asyncio.get_running_loop())
-        try:
-            self._worker.submit(sequence)
-        except EngineError:
-            sampler.close()
-            raise
-        return Generation(sequence)
+        return Sampler(request, self.vocabulary), limit
 
     def generate_several(self, request: GenerationRequest, n: int) -> list[Generation]:
         """`n` answers to one prompt, which is computed once; with a seed, the i-th answer's is seed + i.

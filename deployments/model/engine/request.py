@@ -42,8 +42,9 @@ class GenerationRequest:
     `produced_token_ids` were made before, by this or another engine: generation goes on after them, penalties and
     grammar see them, and `max_tokens` counts them. `deadline` is a time.monotonic() value. The answer follows the
     `grammar` (GBNF with a rule `root`) or the `json_schema` ({} for any JSON), where one is given. `top_logprobs` None
-    means no log-probabilities, 0 those of the chosen tokens only. `user` is whom the scheduler is fair to. Raises
-    InvalidRequest when a value is out of its range.
+    means no log-probabilities, 0 those of the chosen tokens only. `user` is whom the scheduler is fair to. Control
+    tokens have no text, but for those whose names are in `shown_tokens`. Raises InvalidRequest when a value is out of
+    its range.
     """
 
     prompt_token_ids: tuple[int, ...]
@@ -61,6 +62,7 @@ class GenerationRequest:
     seed: int | None = None
     top_logprobs: int | None = None
     stop: tuple[str, ...] = ()
+    shown_tokens: tuple[str, ...] = ()
     ignore_eos: bool = False
     grammar: str | None = None
     json_schema: Mapping[str, Any] | None = None
@@ -116,10 +118,12 @@ class TokenDelta:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of a generation; exactly one, and last. `completion_tokens` counts those produced before, too."""
+    """The end of a generation; exactly one, and last. `completion_tokens` counts those produced before, too.
+    `stop_string` is the one that ended it, None where the model has ended by itself."""
 
     reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
     message: str = ""
+    stop_string: str | None = None

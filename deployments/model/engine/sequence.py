@@ -76,7 +76,7 @@ class Sequence:
         """Why this sequence must end now, before another token is made."""
         if self.cancelled:
             return "cancelled"
-        if self._detokenizer.stopped:
+        if self._detokenizer.stopped_by:
             return "stop"
         if len(self.tokens) >= self.limit_tokens:
             return "length"
@@ -94,7 +94,7 @@ class Sequence:
 
     def rest(self) -> TokenDelta | None:
         """What was held back, at the end."""
-        return None if self._detokenizer.stopped else self._delta(self._detokenizer.flush())
+        return None if self._detokenizer.stopped_by else self._delta(self._detokenizer.flush())
 
     def _delta(self, text: str) -> TokenDelta | None:
         if not text:
@@ -107,5 +107,10 @@ class Sequence:
     def finish(self, reason: FinishReason, message: str = "") -> Finish:
         """The closing item."""
         return Finish(
-            reason, len(self.request.prompt_token_ids), self.completion_tokens, self.cached_tokens or 0, message
+            reason,
+            len(self.request.prompt_token_ids),
+            self.completion_tokens,
+            self.cached_tokens or 0,
+            message,
+            self._detokenizer.stopped_by if reason == "stop" else None,
         )

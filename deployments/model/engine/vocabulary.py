@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from deployments.model.engine.bindings import llama
 from deployments.model.engine.errors import InvalidRequest
@@ -23,7 +23,8 @@ class Vocabulary:
         self.end_ids = frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self.handle, i))
         self.pieces = [self._piece(i, special=False) for i in range(self.size)]
         controls = [i for i in range(self.size) if llama.llama_vocab_get_attr(self.handle, i) & CONTROL]
-        self.control_names = frozenset(filter(None, map(self.text, controls)))
+        self._controls = {name: token for token in controls if (name := self.text(token))}
+        self.control_names = frozenset(self._controls)
 
     def _piece(self, token: int, special: bool) -> bytes:
         buffer = ctypes.create_string_buffer(512)
@@ -33,6 +34,10 @@ class Vocabulary:
     def text(self, token: int) -> str:
         """A token as templates write it, special ones by their name; empty when there is none (-1)."""
         return self._piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def shown(self, names: Iterable[str]) -> dict[int, bytes]:
+        """What those of these names that are control tokens' are as text; any other token's text is its piece."""
+        return {self._controls[name]: name.encode() for name in names if name in self._controls}
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
         """Token ids of a text. With `special`, names of special tokens become those tokens: never for user text."""
