@@ -64,6 +64,10 @@ class ModelDeployment:
         """The tokens of the prompt that `ask` makes, be it a chat or a text."""
         return await asks.tokenized(self._loaded.engine, self._loaded.model, ask)
 
+    async def validate(self, ask: Ask) -> Refused | None:
+        """Why `ask` cannot be answered, if so, before it is stored."""
+        return await asks.refused(self._loaded.engine, self._loaded.model, ask)
+
     async def describe(self) -> ModelDescription:
         """What this replica runs, for the operator."""
         return await asyncio.to_thread(self._loaded.describe, self._model_id)

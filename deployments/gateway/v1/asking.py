@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 Batch = list[Item]
 Made = TypeVar("Made")
 
+VALIDATE_SECONDS = 1.0
+
 # Deaths of replicas that one request survives without a token between them: more, and the request is at fault.
 MOST_DEATHS = 5
 
@@ -48,6 +50,18 @@ class Asking:
     async def tokenize(self, model_id: str, ask: Ask) -> Tokenized:
         """The prompt that an Ask makes. Raises ApiError."""
         return await self._call(self._handle(model_id).tokenize.remote(ask))
+
+    async def validate(self, model_id: str, ask: Ask) -> None:
+        """Raises ApiError for what the model would not take, so that it need not be stored first. Where no replica can
+        say so within a second nothing is raised: a stored answer waits for its model."""
+        try:
+            async with asyncio.timeout(VALIDATE_SECONDS):
+                await self._call(self._handle(model_id).validate.remote(ask))
+        except TimeoutError:
+            return
+        except ApiError as error:
+            if error.status < 429:
+                raise
 
     def _handle(self, model_id: str) -> DeploymentHandle:
         self.check(model_id)

@@ -52,6 +52,7 @@ async def create_response(
     if not is_stored:
         return await _stateless(body, services, caller, ask, echo)
     shown = echo | {"input": listed(body.input)}
+    await services.asking.validate(body.model, ask)
     answer = await services.store.create(caller, "response", body.model, ask, shown, once, bool(body.background))
     if body.stream:
         return _resumed(services, answer, _number(last_event_id))
