@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from deployments.prefixes import Prefix
+
 
 @dataclass(frozen=True)
 class TurnOffer:
-    """The Gateway to a Model replica: write this answer, if nobody else has begun to."""
+    """The Gateway to a Model replica: write this answer, if nobody else has begun to. `prefix`, what its prompt begins
+    with, is for the choice of the replica."""
 
     message_id: UUID
+    prefix: Prefix
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@
 set -euo pipefail
 
 folder=${1:?usage: load/build_rivals.sh FOLDER [PYTHON]}
-python=${2:-python3}
+python=$(command -v "${2:-python3}")
+python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python")
 root=$(cd "$(dirname "$0")/.." && pwd)
 pin=$(grep -i '^llama.cpp.python==' "$root/constraints.txt")
 

@@ -71,6 +71,13 @@ DRAFTED_TOKENS = Counter("llm_drafted_tokens_total", description="Tokens guessed
 ACCEPTED_TOKENS = Counter("llm_accepted_tokens_total", description="Guesses that came true", tag_keys=_keys("model"))
 FAILED_STEPS = Counter("llm_failed_steps_total", description="Steps that ended in an error", tag_keys=_keys("model"))
 
+ROUTED = Counter(
+    "rustygpt_routed_total",
+    description="Requests given to one of several replicas, by: affinity (it has their prefix), guarded (another "
+    "has it, but is loaded), new (none has it)",
+    tag_keys=_keys("model", "by"),
+)
+
 APPENDS = Counter("rustygpt_appends_total", description="Flushes committed to the event log")
 APPEND_SECONDS = Histogram("rustygpt_append_duration_seconds", description="One flush, committed", boundaries=SECONDS)
 

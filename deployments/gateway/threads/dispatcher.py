@@ -13,6 +13,7 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.messages import MODEL_DEPLOYMENT, TurnOffer, model_app
+from deployments.prefixes import Prefix
 
 logger = logging.getLogger(__name__)
 
@@ -24,17 +25,18 @@ class TurnDispatcher:
         self._handles: dict[str, DeploymentHandle] = {}
         self._offers: set[asyncio.Task[None]] = set()
 
-    def hand_over(self, message_id: UUID, model_id: str) -> None:
-        """Returns at once."""
+    def hand_over(self, message_id: UUID, model_id: str, prefix: Prefix) -> None:
+        """Returns at once. `prefix` is what the turn's prompt begins with."""
         # A context of its own: Serve ties calls made in a request's context to the life of the request.
-        task = asyncio.get_running_loop().create_task(self._offer(message_id, model_id), context=contextvars.Context())
+        offering = self._offer(TurnOffer(message_id, prefix), model_id)
+        task = asyncio.get_running_loop().create_task(offering, context=contextvars.Context())
         self._offers.add(task)
         task.add_done_callback(self._offers.discard)
 
-    async def _offer(self, message_id: UUID, model_id: str) -> None:
+    async def _offer(self, offer: TurnOffer, model_id: str) -> None:
         if model_id not in self._handles:
             self._handles[model_id] = serve.get_deployment_handle(MODEL_DEPLOYMENT, model_app(model_id))
         try:
-            await self._handles[model_id].run_turn.remote(TurnOffer(message_id))
+            await self._handles[model_id].run_turn.remote(offer)
         except (RayError, RayServeException) as error:
-            logger.warning("turn %s was not taken: %s", message_id, type(error).__name__)
+            logger.warning("turn %s was not taken: %s", offer.message_id, type(error).__name__)

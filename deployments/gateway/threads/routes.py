@@ -13,6 +13,7 @@ from deployments.gateway.once import OnceOf
 from deployments.gateway.pages import instant_mark
 from deployments.gateway.services import Services, ServicesOf, SessionOf, json_answer
 from deployments.gateway.threads.schemas import NewMessage, Posted, Thread, Threads, ThreadTitle, Tree
+from deployments.prefixes import Prefix
 from deployments.problems import ProblemError
 
 router = APIRouter(tags=["Threads"])
@@ -39,7 +40,7 @@ async def post(services: Services, query: str, session: bytes, once: list[str] |
     text = await services.database.value(query, session, services.idle, once, *what, models, deadline)
     posted = orjson.loads(text)
     if answer := posted["assistant_message_id"]:
-        services.turns.hand_over(UUID(answer), posted["model"])
+        services.turns.hand_over(UUID(answer), posted["model"], Prefix.of_thread(UUID(posted["root_id"])))
     return json_answer(text, 201)
 
 
