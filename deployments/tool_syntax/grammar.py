@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from deployments.generation import Function, Tools
@@ -13,6 +13,7 @@ from deployments.tool_syntax.markers import ARGS, CALL, CALL_END, PYTHON_TAG, TH
 
 # A model that may call several functions at once, and must call, would not always find an end.
 MOST_CALLS = 16
+_SHARED = "any-"
 # What is no name of a rule, and then what is.
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|\{[\d,]*\}|([A-Za-z0-9-]+)')
 
@@ -51,12 +52,19 @@ def _calls(
     functions: list[Function], family: Family, schema_grammar: Callable[[Mapping[str, Any]], str], all_strict: bool
 ) -> list[str]:
     """The rule `call` of one call of any of the functions, without the marker."""
-    rules: list[str] = []
+    # Rules of any value are those of every schema, and written once.
+    shared = {name: rule for name, rule in _rules(schema_grammar({"type": "object"})).items() if name != "root"}
+    rules = [f"{_SHARED}{name} ::= {_renamed(rule, '', shared)}" for name, rule in shared.items()]
     for place, function in enumerate(functions):
         schema = function.parameters if all_strict or function.strict else {}
         if schema.get("type", "object") != "object":
             raise BadTools(f"the parameters of {function.name!r} must be a schema of type object")
-        rules += _renamed(schema_grammar({"type": "object"} | schema), f"f{place}-")
+        own = _rules(schema_grammar({"type": "object"} | schema))
+        same = {name for name, rule in own.items() if shared.get(name) == rule}
+        prefix = f"f{place}-"
+        rules += [
+            f"{prefix}{name} ::= {_renamed(rule, prefix, same)}" for name, rule in own.items() if name not in same
+        ]
         name = json.dumps(function.name)
         if family == "mistral-args":
             rules.append(f"call{place} ::= {_literal(function.name + ARGS)} f{place}-root")
@@ -84,7 +92,8 @@ def _optional(tools: Tools, family: Family, schema_grammar: Callable[[Mapping[st
         # Without a marker a call is what begins with a brace.
         more = f'("; " call){{0,{MOST_CALLS - 1}}}' if tools.parallel else ""
         rules += _text_until(PYTHON_TAG, "text", f"call {more}", may_end=True)
-        return [*rules, f"root ::= call {more} | [^{{[] text |"]
+        begin = r'begin ::= "<" text1 | [^<{\[ \t\r\n] text | ""'
+        return [*rules, begin, rf"root ::= [ \t\r\n]* (call {more} | begin)"]
     marker, begin, end = {
         "hermes": (CALL, "\n", f"\n{CALL_END}"),
         "mistral": (TOOL_CALLS, "[", "]"),
@@ -99,7 +108,7 @@ def _optional(tools: Tools, family: Family, schema_grammar: Callable[[Mapping[st
 def _text_until(marker: str, name: str, following: str, may_end: bool) -> list[str]:
     """Rules of any text, up to a marker and then `following`. The rule `name` and those after it say how much of the
     marker has just been written. No marker contains its first character again."""
-    end = " |" if may_end else ""
+    end = ' | ""' if may_end else ""
     first, rules = marker[0], []
     for place, char in enumerate(marker):
         last = place == len(marker) - 1
@@ -113,10 +122,15 @@ def _in_set(char: str) -> str:
     return "\\" + char if char in "[]\\" else char
 
 
-def _renamed(grammar: str, prefix: str) -> list[str]:
-    return [
-        _TOKEN.sub(lambda token: prefix + token[1] if token[1] else token[0], rule) for rule in grammar.splitlines()
-    ]
+def _rules(grammar: str) -> dict[str, str]:
+    return dict(rule.split(" ::= ", 1) for rule in grammar.splitlines())
+
+
+def _renamed(rule: str, prefix: str, shared: Container[str]) -> str:
+    def name(token: re.Match[str]) -> str:
+        return (_SHARED if token[1] in shared else prefix) + token[1] if token[1] else token[0]
+
+    return _TOKEN.sub(name, rule)
 
 
 def _literal(text: str) -> str:
