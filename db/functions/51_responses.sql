@@ -2,7 +2,7 @@
 -- session's token or of an API key.
 
 -- Queues an answer to p_request (an Ask). Again with the same Idempotency-Key: the answer that was made then, as it is
--- now.
+-- now. {"is_new", "answer"}.
 create or replace function rustygpt.api_create_response(
     p_session bytea, p_idle interval, p_once text[], p_kind text, p_model text, p_request json, p_shown json,
     p_background boolean, p_deadline interval
@@ -14,12 +14,17 @@ declare
 begin
     perform rustygpt.touch_session(p_session, p_idle);
     if replay is not null then
-        return rustygpt.own_response_json((replay ->> 'message_id')::uuid);
+        return rustygpt.begun_json((replay ->> 'message_id')::uuid, false);
     end if;
     perform rustygpt.queue_response(new_id, actor, p_kind, p_model, p_request, p_shown, p_background, p_deadline);
     perform rustygpt.remember(actor, p_once, json_build_object('message_id', new_id));
-    return rustygpt.own_response_json(new_id);
+    return rustygpt.begun_json(new_id, true);
 end
+$$;
+
+create or replace function rustygpt.begun_json(p_message_id uuid, p_is_new boolean) returns json
+language sql stable as $$
+    select json_build_object('is_new', p_is_new, 'answer', rustygpt.own_response_json(p_message_id))
 $$;
 
 -- The message, alone in a conversation that nobody takes part in, and its turn. Nobody reads yet: no events.
@@ -63,7 +68,7 @@ declare
 begin
     perform rustygpt.touch_session(p_session, p_idle);
     if replay is not null then
-        return rustygpt.own_response_json((replay ->> 'message_id')::uuid);
+        return rustygpt.begun_json((replay ->> 'message_id')::uuid, false);
     end if;
     perform rustygpt.require_role(p_conversation_id, 'member');
     if not exists (select 1 from rustygpt.messages where id = p_parent_id and conversation_id = p_conversation_id) then
@@ -76,7 +81,7 @@ begin
     answer := rustygpt.publish_post(new_id, array[p_model], p_deadline, p_request) ->> 'assistant_message_id';
     perform rustygpt.keep_response(answer, actor, 'chat', p_model, p_shown, false);
     perform rustygpt.remember(actor, p_once, json_build_object('message_id', answer));
-    return rustygpt.own_response_json(answer);
+    return rustygpt.begun_json(answer, true);
 end
 $$;
 
@@ -116,7 +121,8 @@ language sql stable as $$ select rustygpt.response_json((rustygpt.own_response(p
 create or replace function rustygpt.response_json(p_message_id uuid) returns json
 language sql stable as $$
     select json_build_object(
-        'message_id', r.message_id, 'conversation_id', m.conversation_id, 'parent_id', m.parent_id, 'kind', r.kind,
+        'message_id', r.message_id, 'conversation_id', m.conversation_id, 'kind', r.kind,
+        'thread_id', case when m.parent_id is not null then m.root_id end,
         'model', r.model, 'request', t.request, 'shown', r.shown, 'background', r.background,
         'created_at', floor(extract(epoch from r.created_at))::bigint,
         'text', m.content, 'tokens', logged.tokens, 'events_kept', logged.deltas = t.delta_count,
@@ -148,7 +154,7 @@ begin
 end
 $$;
 
--- The actor's answers that have ended, in order of time: those after p_after, of p_model, whose metadata have all of
+-- The actor's answers that came to their end, in order of time: those after p_after, of p_model, whose metadata have all of
 -- p_metadata (each null: of any).
 create or replace function rustygpt.api_list_responses(
     p_session bytea, p_kind text, p_after uuid, p_is_ascending boolean, p_limit integer, p_model text, p_metadata jsonb
@@ -167,7 +173,7 @@ create or replace function rustygpt.responses_page(
         select r.message_id from rustygpt.responses r
          where r.user_id = p_user_id and r.kind = p_kind and r.model = coalesce(p_model, r.model)
            and (p_metadata is null or coalesce((r.shown -> 'metadata')::jsonb, '{}') @> p_metadata)
-           and (select state from rustygpt.turns where message_id = r.message_id) = 'done'
+           and (select finish_reason from rustygpt.messages where id = r.message_id) in ('stop', 'length')
            and rustygpt.is_response_shown(r.message_id, r.user_id)),
     -- Ids that are before all and after all where there is no mark: a condition that the index takes either way.
     ascending as (

@@ -51,7 +51,7 @@ class Services:
             limits=limits,
             keys=KeyCheck(database, limits),
             served=ServedModels(database, settings.llm),
-            store=Store(database, turns, settings),
+            store=Store(database, turns, limits, settings),
         )
 
 

@@ -106,7 +106,8 @@ class Store:
         """One delta; what the replica is told."""
         payload = None
         if text is not None:
-            payload = orjson.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}).decode()
+            place = f"{claim['message_id']}:{number}"
+            payload = orjson.dumps({"id": place, "choices": [{"index": 0, "delta": {"content": text}}]}).decode()
         turn = UUID(claim["message_id"])
         answer = await self.worker.value(
             "worker_append", [turn], [claim["epoch"]], [number], [payload], [tokens if text else None], lease

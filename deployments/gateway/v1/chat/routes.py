@@ -5,22 +5,38 @@ from __future__ import annotations
 import secrets
 import time
 
+import orjson
 from fastapi import APIRouter, Response
 
+from deployments.gateway.once import OnceOf
 from deployments.gateway.services import ServicesOf
 from deployments.gateway.v1.callers import WriterOf
+from deployments.gateway.v1.chat import stored, stored_routes
 from deployments.gateway.v1.chat.encode import ChatFold, Frame
 from deployments.gateway.v1.chat.prompt import ask_of
 from deployments.gateway.v1.chat.schemas import MEANINGFUL, ChatRequest
 from deployments.gateway.v1.chunks import answered
 from deployments.gateway.v1.metered import metered
+from deployments.gateway.v1.stored.resume import LastEventIdOf
 
 router = APIRouter(tags=["OpenAI API"])
+router.include_router(stored_routes.router)
 
 
 @router.post("/v1/chat/completions")
-async def complete_chat(body: ChatRequest, services: ServicesOf, caller: WriterOf) -> Response:
-    """An answer to a conversation, whole or as a stream of chunks."""
+async def complete_chat(
+    body: ChatRequest, services: ServicesOf, caller: WriterOf, once: OnceOf, after: LastEventIdOf
+) -> Response:
+    """An answer to a conversation, whole or as a stream of chunks.
+
+    With `store`: true, or in a thread (`metadata.rustygpt`), it is written to its end whoever leaves, and its events
+    have numbers to go on after. Such a request, sent again with its Idempotency-Key, gets the same answer.
+    """
+    if stored.is_stored(body):
+        kept = await stored.begin(body, services, caller, once)
+        if body.stream:
+            return stored.streamed(services, kept, after)
+        return Response(orjson.dumps(await stored.whole(services, kept)), media_type="application/json")
     frame = frame_of(body, f"chatcmpl-{secrets.token_hex(16)}", int(time.time()))
     ask = ask_of(body, str(caller.user_id or ""), services.settings.turn.deadline_seconds)
     answer = await services.asking.ask(body.model, ask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from deployments.config import Settings
 from deployments.gateway.threads.dispatcher import TurnDispatcher
 from deployments.gateway.v1.callers import Caller
 from deployments.gateway.v1.errors import ApiError
+from deployments.gateway.v1.limits import Limits
 from deployments.gateway.v1.stored.answer import Kind, StoredAnswer, message_id_of
 from deployments.gateway.v1.stored.items import DeltasPruned, LogItems
 from deployments.gateway.v1.stored.tail import AnswerGone, Tail
-from deployments.generation import ASK, Ask, Item, Json, Piece, Started
+from deployments.generation import ASK, Ask, Ended, Item, Json, Piece, Started
+from deployments.prefixes import Prefix
 
 # A replica hears of a cancel at once. One that died is not waited for.
 CANCEL_SECONDS = 5.0
@@ -43,9 +46,12 @@ class Store:
     All methods raise ApiError, RefusedError for a credential that is not live any more, and DatabaseUnavailable.
     """
 
-    def __init__(self, database: Database, turns: TurnDispatcher, settings: Settings) -> None:
+    def __init__(self, database: Database, turns: TurnDispatcher, limits: Limits, settings: Settings) -> None:
         self._database = database
         self._turns = turns
+        self._limits = limits
+        self._counts_tokens = settings.api.tokens_per_minute is not None
+        self._counting: set[asyncio.Task[None]] = set()
         self._idle = timedelta(seconds=settings.session.idle_seconds)
         self._tail = Tail(database, settings.sse.poll_seconds)
 
@@ -138,7 +144,8 @@ class Store:
             except AnswerGone:
                 raise missing(answer.public_id) from None
             except DeltasPruned:
-                if is_begun:
+                # A reader who goes on after an event relies on their being there.
+                if is_begun or answer.events_kept:
                     raise expired(answer.public_id) from None
         if not is_begun:
             whole = await self._of_own("read_response", answer.credential, answer.kind, answer.public_id)
@@ -147,11 +154,26 @@ class Store:
 
     async def _begin(self, caller: Caller, query: str, once: list[str] | None, *what: object) -> StoredAnswer:
         credential = credential_of(caller)
-        text = await self._database.value(query, credential, self._idle, once, *what)
-        answer = StoredAnswer.from_row(orjson.loads(text), credential)
+        begun = orjson.loads(await self._database.value(query, credential, self._idle, once, *what))
+        answer = StoredAnswer.from_row(begun["answer"], credential)
         if answer.ended is None:
-            self._turns.hand_over(answer.message_id, answer.model_id)
+            thread_id = begun["answer"]["thread_id"]
+            prefix = Prefix.of_thread(UUID(thread_id)) if thread_id else Prefix.of_ask(answer.ask)
+            self._turns.hand_over(answer.message_id, answer.model_id, prefix)
+        if begun["is_new"] and self._counts_tokens:
+            # In a context of its own: it outlives the request. Who reads the answer, if anybody, is another matter.
+            task = asyncio.get_running_loop().create_task(self._count(caller, answer), context=contextvars.Context())
+            self._counting.add(task)
+            task.add_done_callback(self._counting.discard)
         return answer
+
+    async def _count(self, caller: Caller, answer: StoredAnswer) -> None:
+        """Charges the answer's tokens at its end. One that is deleted before costs nothing."""
+        with contextlib.suppress(ApiError):
+            async with aclosing(self.follow(answer)) as batches:
+                async for batch in batches:
+                    if isinstance(end := batch[-1], Ended):
+                        self._limits.charge(caller, end.prompt_tokens + end.completion_tokens)
 
     async def _of_own(self, query: str, credential: bytes, kind: Kind, public_id: str, *what: object) -> StoredAnswer:
         text = await self._call(query, credential, kind, public_id, *what)
