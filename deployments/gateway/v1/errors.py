@@ -190,16 +190,22 @@ def _invalid(error: RequestValidationError) -> ApiError:
     if any(fault["type"] == "json_invalid" for fault in faults):
         return _error(400, "invalid_json", "The body is not JSON.")
     messages: dict[str, list[str]] = {}
+    types: dict[str, str] = {}
     for fault in faults:
-        told = messages.setdefault(_place(fault, error.body), [])
-        sentence = fault["msg"].removeprefix("Value error, ")
-        if sentence not in told:
-            told.append(sentence)
-    # All members of a union complain of the same place: what is told of it are the alternatives.
-    told = [f"{place or 'the body'}: {', or '.join(told)}" for place, told in list(messages.items())[:SHOWN_FAULTS]]
-    first = faults[0]["type"]
-    code = VALIDATION_CODES.get(first, "invalid_type" if first.endswith("_type") else "invalid_value")
-    return _error(400, code, "; ".join(told), _place(faults[0], error.body) or None)
+        place, sentence = _place(fault, error.body), fault["msg"].removeprefix("Value error, ")
+        types.setdefault(place, fault["type"])
+        if sentence not in messages.setdefault(place, []):
+            messages[place].append(sentence)
+    # All members of a union complain: those that came furthest know best, and of one place they tell the alternatives.
+    inner = [place for place in messages if not any(_is_within(other, place) for other in messages)]
+    told = [f"{place or 'the body'}: {', or '.join(messages[place])}" for place in inner[:SHOWN_FAULTS]]
+    first = types[inner[0]]
+    code = VALIDATION_CODES.get(first, "invalid_type" if first.endswith(("_type", "_parsing")) else "invalid_value")
+    return _error(400, code, "; ".join(told), inner[0] or None)
+
+
+def _is_within(inner: str, outer: str) -> bool:
+    return inner != outer and (not outer or inner.startswith(f"{outer}."))
 
 
 def _place(fault: Any, body: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import time
 from uuid import UUID
 
@@ -14,8 +13,6 @@ from db.errors import DatabaseUnavailable
 from db.pool import Database
 from deployments.gateway.v1.known_keys import KnownKeys
 from deployments.gateway.v1.limits import Limits, Used
-
-logger = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 1.0
 # So long after the last request it goes on: a Gateway that nobody asks asks nobody.
@@ -54,7 +51,7 @@ class KeySync:
         try:
             while self._is_in_use() or self._last_used:
                 started = time.monotonic()
-                await self._poll(started)
+                await self.poll()
                 await asyncio.sleep(max(0.0, started + PERIOD_SECONDS - time.monotonic()))
         finally:
             self._task = None
@@ -62,7 +59,9 @@ class KeySync:
     def _is_in_use(self) -> bool:
         return time.monotonic() - self._used_at < IDLE_SECONDS
 
-    async def _poll(self, started: float) -> None:
+    async def poll(self) -> None:
+        """One round trip. If the database is away, what was to be told is told by a later one."""
+        started = time.monotonic()
         last_used: dict[UUID, float] = {}
         if started - self._stored_at >= LAST_USED_SECONDS or not self._is_in_use():
             last_used, self._last_used = self._last_used, {}
