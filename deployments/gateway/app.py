@@ -29,6 +29,7 @@ from deployments.gateway.v1.chat import routes as chat
 from deployments.gateway.v1.completions import routes as completions
 from deployments.gateway.v1.embeddings import routes as embeddings
 from deployments.gateway.v1.errors import BY_PATH
+from deployments.gateway.v1.messages import routes as anthropic_messages
 from deployments.gateway.v1.models import routes as served_models
 from deployments.gateway.v1.responses import routes as responses
 from deployments.gateway.v1.tokens import routes as tokens
@@ -91,6 +92,7 @@ def build_app(services: Services) -> FastAPI:
         embeddings.router,
         tokens.router,
         responses.router,
+        anthropic_messages.router,
     ):
         app.include_router(router)
 
