@@ -75,6 +75,8 @@ async def accepted_for(http: httpx.AsyncClient, key: str) -> float:
             return last - began
         last = asked
         assert last - began < 20
+        # Nothing here waits for anything outside this process: without a pause its polls would never get their turn.
+        await asyncio.sleep(0.01)
 
 
 async def test_a_key_opens_the_api(ann: Browser, api: httpx.AsyncClient) -> None:
@@ -208,10 +210,11 @@ async def test_most_checks_ask_no_database(store: Store, ann: Browser, database_
     database = await Counted.connect(Grant((await migrate(database_url))["app"], 4))
     try:
         async with gateway(database) as api:
-            for _ in range(100):
+            for _ in range(200):
                 assert (await use(api, key)).status_code == 200
+                await asyncio.sleep(0.01)
         assert isinstance(database, Counted)
-        assert database.calls["find_key"] < 50, database.calls
+        assert database.calls["find_key"] < 100, database.calls
         assert set(database.calls) <= {"find_key", "sync_keys", "served_models"}
     finally:
         await database.close()
