@@ -76,6 +76,10 @@ class ResponseFold:
         """The events of an end that the model did not come to: `code` is one of the type ResponseError."""
         return self._numbered(self._failed(code, message, None))
 
+    def break_off(self, code: str | None, message: str) -> list[Event]:
+        """The event of a stream that cannot go on, whatever became of the response."""
+        return self._numbered([("error", {"code": code, "message": message, "param": None})])
+
     def _numbered(self, changes: list[Change]) -> list[Event]:
         events = [Event(self._next_number + n, kind, fields) for n, (kind, fields) in enumerate(changes)]
         self._next_number += len(events)

@@ -7,7 +7,7 @@ import time
 from typing import Annotated, Literal
 
 import orjson
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from deployments.gateway.once import OnceOf
 from deployments.gateway.services import Services, ServicesOf
@@ -24,11 +24,11 @@ from deployments.gateway.v1.responses.shape import PREFIX, Shape, deleted
 from deployments.gateway.v1.responses.telling import awaited, ended_response, fold_of, live, resumable
 from deployments.gateway.v1.sse import EventStream
 from deployments.gateway.v1.stored.answer import StoredAnswer
+from deployments.gateway.v1.stored.resume import AfterOf, LastEventIdOf
+from deployments.gateway.v1.stored.store import expired
 from deployments.generation import Ask, Json, Started
 
 router = APIRouter(prefix="/v1/responses", tags=["OpenAI API"])
-
-LastEventId = Annotated[str | None, Header(description="the number of the last event that was had")]
 
 
 @router.post("")
@@ -37,7 +37,7 @@ async def create_response(
     services: ServicesOf,
     caller: WriterOf,
     once: OnceOf,
-    last_event_id: LastEventId = None,
+    after: LastEventIdOf,
 ) -> Response:
     """An answer, whole or as a stream of events. Stored, it is written to its end whoever leaves; sent again with its
     Idempotency-Key, the request gets the same one. With `store`: false it is cancelled when its client leaves."""
@@ -55,7 +55,7 @@ async def create_response(
     await services.asking.validate(body.model, ask)
     answer = await services.store.create(caller, "response", body.model, ask, shown, once, bool(body.background))
     if body.stream:
-        return _resumed(services, answer, _number(last_event_id))
+        return _resumed(services, answer, after)
     if answer.background:
         return _json(await _current(services, answer))
     return _json(await awaited(services.store.follow(answer), fold_of(answer)))
@@ -66,15 +66,14 @@ async def get_response(
     response_id: str,
     services: ServicesOf,
     caller: ReaderOf,
+    after: AfterOf,
     stream: bool = False,
-    starting_after: Annotated[int | None, Query(ge=0, description="events after the one with this number")] = None,
-    last_event_id: LastEventId = None,
 ) -> Response:
     """A stored response as it stands, or all its events, those to come included."""
     answer = await services.store.get(caller, "response", response_id)
     if stream:
-        return _resumed(services, answer, _number(last_event_id) if starting_after is None else starting_after)
-    if starting_after is not None:
+        return _resumed(services, answer, after)
+    if after is not None:
         raise invalid("starting_after", "`starting_after` is for streams: add `stream=true`.")
     return _json(await _current(services, answer))
 
@@ -118,10 +117,7 @@ async def _stateless(body: ResponseRequest, services: Services, caller: Caller, 
 
 def _resumed(services: Services, answer: StoredAnswer, after: int | None) -> Response:
     if after is not None and not answer.events_kept:
-        message = (
-            f"The events of {answer.public_id} are no longer kept. Get it without `stream`, or from its beginning."
-        )
-        raise ApiError(410, "invalid_request_error", "events_expired", message, "starting_after")
+        raise expired(answer.public_id)
     batches = services.store.follow(answer)
     events = resumable(batches, fold_of(answer), -1 if after is None else after)
     return EventStream(events, services.settings.sse.heartbeat_seconds)
@@ -155,14 +151,6 @@ async def _history(services: Services, caller: Caller, response_id: str) -> list
     if response["status"] not in ("completed", "incomplete"):
         raise invalid(param, f"{response_id} has no answer to go on from: it is {response['status']}.")
     return history_of(answer.ask, answer.shown, response["output"])
-
-
-def _number(last_event_id: str | None) -> int | None:
-    if last_event_id is None:
-        return None
-    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
-        raise invalid("Last-Event-ID", "Last-Event-ID is the number of an event of this response. Send that, or none.")
-    return int(last_event_id)
 
 
 def _json(body: Json) -> Response:

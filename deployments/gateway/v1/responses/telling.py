@@ -51,14 +51,17 @@ async def live(batches: Batches, fold: ResponseFold) -> AsyncGenerator[bytes, No
 
 
 async def resumable(batches: Batches, fold: ResponseFold, after: int) -> AsyncGenerator[bytes, None]:
-    """The events of a stored response that come after the one with this number; -1: all. What `batches` raise breaks
-    the stream off, so that its reader asks for the rest."""
+    """The events of a stored response that come after the one with this number; -1: all."""
     async with aclosing(batches):
         if events := _later(fold.begin(), after):
             yield _encoded(events, with_id=True)
-        async for batch in batches:
-            if events := _later(fold.feed(batch), after):
-                yield _encoded(events, with_id=True)
+        try:
+            async for batch in batches:
+                if events := _later(fold.feed(batch), after):
+                    yield _encoded(events, with_id=True)
+        except ApiError as error:
+            # It is gone, or may not be read any more: nothing to go on after, hence no id.
+            yield _encoded(fold.break_off(error.code, error.message), with_id=False)
 
 
 def _later(events: Sequence[Event], after: int) -> list[Event]:
