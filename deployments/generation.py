@@ -59,7 +59,7 @@ class Ask:
 
     The answer follows `json_schema` ({}: any JSON object) or `grammar` (GBNF), where one is given. `user` is whom the
     scheduler is fair to. `seconds` is what the answer may take. `produced_token_ids` were made before: the answer goes
-    on after them (only with n = 1).
+    on after them (only with n = 1). `trims`: the oldest messages are left out where all are too many.
     """
 
     messages: tuple[Json, ...] = ()
@@ -73,6 +73,7 @@ class Ask:
     n: int = 1
     user: str = ""
     seconds: float = 600.0
+    trims: bool = False
 
 
 ASK = TypeAdapter(Ask)

@@ -7,7 +7,19 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from deployments.config import Model
-from deployments.generation import Ask, Embedded, Ended, Item, Json, Logprob, Piece, Refused, Started, Tokenized
+from deployments.generation import (
+    Ask,
+    Embedded,
+    Ended,
+    Item,
+    Json,
+    Logprob,
+    Piece,
+    Refused,
+    Sampling,
+    Started,
+    Tokenized,
+)
 from deployments.model.engine import (
     Engine,
     EngineError,
@@ -23,7 +35,7 @@ from deployments.model.engine import (
     TokenLogprob,
 )
 from deployments.model.engine.grammar import schema_grammar
-from deployments.model.prompt import merged
+from deployments.model.prompt import longest, merged
 from deployments.tool_syntax import (
     MARKERS,
     THINK,
@@ -50,6 +62,28 @@ def prompt_of(engine: Engine, model: Model, ask: Ask) -> list[int]:
     knows_tools = engine.template.knows_tools
     messages = with_tools(messages, ask.tools, knows_tools)
     functions = described(ask.tools) if knows_tools else []
+    if not ask.trims:
+        return _rendered(engine, messages, functions)
+    head = next((place for place, said in enumerate(messages) if said["role"] != "system"), len(messages))
+    # A prompt may begin where a user says something: what follows it, calls and their outputs, stays together.
+    starts = [
+        place for place, said in enumerate(messages) if place == head or (place > head and said["role"] == "user")
+    ]
+    return longest(
+        starts or [head],
+        lambda start: _rendered(engine, [*messages[:head], *messages[start:]], functions),
+        room_of(engine, model, ask.sampling),
+    )
+
+
+def room_of(engine: Engine, model: Model, sampling: Sampling) -> int:
+    """How many tokens a prompt may have whose beginning can be left out: a quarter of the window, or less where answers
+    are shorter, is kept for the answer."""
+    limit = engine.max_sequence_tokens
+    return limit - min(model.max_tokens if sampling.max_tokens is None else sampling.max_tokens, limit // 4)
+
+
+def _rendered(engine: Engine, messages: Sequence[Json], functions: Sequence[Json]) -> list[int]:
     try:
         return engine.render_chat(messages, functions)
     except PromptRefused:

@@ -22,17 +22,18 @@ def fit(
     kept = merged(history)
     # Where a prompt may begin: templates expect a user's message first.
     starts = [place for place, said in enumerate(kept) if place in (0, len(kept) - 1) or said["role"] != "assistant"]
+    return longest(starts, lambda start: render([*system, *kept[start:]]), limit_tokens)
 
-    def prompt(number: int) -> list[int]:
-        return render([*system, *kept[starts[number] :]])
 
+def longest(starts: Sequence[int], prompt: Callable[[int], list[int]], limit_tokens: int) -> list[int]:
+    """The prompt from the first of `starts`, in rising order, from which it fits; from the last where none does."""
     # Back from the end by steps that double until it does not fit, then by halves: of a thread of thousands of
     # messages little more is rendered than fits.
     fitting, failing, step = len(starts) - 1, -1, 1
-    tokens = prompt(fitting)
+    tokens = prompt(starts[fitting])
     while len(tokens) <= limit_tokens and fitting - failing > 1:
         number = (fitting + failing) // 2 if failing >= 0 else max(0, fitting - step)
-        longer = prompt(number)
+        longer = prompt(starts[number])
         if len(longer) <= limit_tokens:
             fitting, tokens, step = number, longer, 2 * step
         else:

@@ -169,9 +169,7 @@ class TurnRunner:
     async def _of_thread(self, claim: Claim, ask: Ask) -> Ask:
         """With the history as its prompt, and the conversation's settings for what it leaves open."""
         model, sampling = self._model, ask.sampling
-        limit = self._engine.max_sequence_tokens
-        # A quarter of the window, or less when answers are shorter, is kept for the answer.
-        room = limit - min(model.max_tokens if sampling.max_tokens is None else sampling.max_tokens, limit // 4)
+        room = asks.room_of(self._engine, model, sampling)
         system = model.system_prompt if claim.system_prompt is None else claim.system_prompt
         history = attributed(claim.history)
         prompt = await asyncio.to_thread(fit, system, history, self._engine.render_chat, room)

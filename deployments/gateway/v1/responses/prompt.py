@@ -41,6 +41,7 @@ def ask_of(body: ResponseRequest, before: Sequence[Json], user: str, seconds: fl
         sampling=body.sampling(body.max_output_tokens, (body.top_logprobs or 0) if body.with_logprobs else None),
         user=user,
         seconds=seconds,
+        trims=body.truncation == "auto",
     )
 
 
