@@ -67,6 +67,17 @@ def build_app(services: Services) -> FastAPI:
     )
     app.add_middleware(RequestEnvelope)
     app.include_router(health.router)
+    # Who asks there is its own matter: a key needs no CSRF token. Early, since routes are tried one after the other.
+    for router in (
+        served_models.router,
+        chat.router,
+        completions.router,
+        embeddings.router,
+        tokens.router,
+        responses.router,
+        anthropic_messages.router,
+    ):
+        app.include_router(router)
     app.include_router(auth.public)
     for router in (
         auth.private,
@@ -83,18 +94,6 @@ def build_app(services: Services) -> FastAPI:
         keys.router,
     ):
         app.include_router(router, dependencies=[Depends(require_csrf)])
-
-    # Who asks there is its own matter: a key needs no CSRF token.
-    for router in (
-        served_models.router,
-        chat.router,
-        completions.router,
-        embeddings.router,
-        tokens.router,
-        responses.router,
-        anthropic_messages.router,
-    ):
-        app.include_router(router)
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

@@ -55,13 +55,18 @@ class Services:
         )
 
 
-def services_of(request: Request) -> Services:
+# Both are coroutines, though they wait for nothing: FastAPI runs other functions in threads, which takes longer.
+async def services_of(request: Request) -> Services:
     """The replica's services."""
     return request.app.state.services
 
 
+async def _session_of(request: Request) -> bytes:
+    return session_of(request)
+
+
 ServicesOf = Annotated[Services, Depends(services_of)]
-SessionOf = Annotated[bytes, Depends(session_of)]
+SessionOf = Annotated[bytes, Depends(_session_of)]
 
 
 def json_answer(text: str, status: int = 200) -> Response:

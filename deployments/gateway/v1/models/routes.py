@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from deployments.gateway.services import Services
+from deployments.gateway.services import ServicesOf
 from deployments.gateway.v1.callers import ReaderOf
 
 router = APIRouter(tags=["OpenAI"])
@@ -30,15 +30,13 @@ class ModelList(BaseModel):
 
 
 @router.get("/v1/models", response_model=ModelList)
-async def list_models(request: Request, _: ReaderOf) -> Response:
+async def list_models(services: ServicesOf, _: ReaderOf) -> Response:
     """All models that are served, whether they are up at this moment or not."""
-    services: Services = request.app.state.services
     return Response(await services.served.all(), media_type="application/json")
 
 
 @router.get("/v1/models/{model_id:path}", response_model=ModelCard)
-async def get_model(model_id: str, request: Request, _: ReaderOf) -> Response:
+async def get_model(model_id: str, services: ServicesOf, _: ReaderOf) -> Response:
     """One model. 404 names those there are."""
-    services: Services = request.app.state.services
     services.asking.check(model_id)
     return Response(await services.served.one(model_id), media_type="application/json")
