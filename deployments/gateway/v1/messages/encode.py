@@ -68,7 +68,7 @@ class MessageFold:
             "role": "assistant",
             "model": self._frame.model,
             "content": content,
-            **self._stop(end),
+            **_stop(end, content),
             "usage": self._usage(end),
         }
         return made | ({"warnings": self._frame.warnings} if self._frame.warnings else {})
@@ -82,16 +82,6 @@ class MessageFold:
             "output_tokens": end.completion_tokens if end else 0,
         }
 
-    def _stop(self, end: Ended | None) -> Json:
-        reason = None
-        if end and end.reason == "length":
-            reason = "max_tokens"
-        elif end and end.stop_string is not None:
-            return {"stop_reason": "stop_sequence", "stop_sequence": end.stop_string}
-        elif end:
-            reason = "tool_use" if any(block["type"] == "tool_use" for block in self._blocks) else "end_turn"
-        return {"stop_reason": reason, "stop_sequence": None}
-
     def _end(self, end: Ended) -> list[Json]:
         events = self._parts(self._parser.finish())
         self._ended = end
@@ -100,7 +90,7 @@ class MessageFold:
         return [
             *events,
             *self._close(),
-            {"type": "message_delta", "delta": self._stop(end), "usage": self._usage(end)},
+            {"type": "message_delta", "delta": _stop(end, self._blocks), "usage": self._usage(end)},
             {"type": "message_stop"},
         ]
 
@@ -141,6 +131,17 @@ class MessageFold:
             return []
         self._is_open = False
         return [{"type": "content_block_stop", "index": len(self._blocks) - 1}]
+
+
+def _stop(end: Ended | None, content: Sequence[Json]) -> Json:
+    reason = None
+    if end and end.reason == "length":
+        reason = "max_tokens"
+    elif end and end.stop_string is not None:
+        reason = "stop_sequence"
+    elif end:
+        reason = "tool_use" if any(block["type"] == "tool_use" for block in content) else "end_turn"
+    return {"stop_reason": reason, "stop_sequence": end.stop_string if end else None}
 
 
 def _whole_block(block: Json) -> Json:
