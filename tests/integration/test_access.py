@@ -24,6 +24,10 @@ TABLES = (
     "message_versions",
     "idempotency_keys",
     "live_models",
+    "api_keys",
+    "api_key_version",
+    "api_usage",
+    "served_models",
     "secrets",
 )
 

@@ -155,6 +155,7 @@ async def test_refusals_under_messages_have_anthropics_shape(api: httpx.AsyncCli
         (await api.post("/v1/messages", content=b" " * 1_048_577, headers=headers), 413, "request_too_large"),
     ):
         assert answer.status_code == status
+        assert answer.headers["request-id"] == "request-1"
         body = answer.json()
         assert set(body) == {"type", "error", "request_id"}
         assert (body["type"], body["error"]["type"], body["request_id"]) == ("error", kind, "request-1")

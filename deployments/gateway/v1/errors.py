@@ -125,6 +125,8 @@ def error_answer(error: ApiError, scope: Scope) -> Response:
     is_anthropic = path == ANTHROPIC_PATH or path.startswith(f"{ANTHROPIC_PATH}/")
     body = anthropic_body(error, request_id) if is_anthropic else error_body(error)
     headers = {"Cache-Control": "no-store"}
+    if is_anthropic:
+        headers["request-id"] = request_id  # where Anthropic's clients look for it
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     retry = error.retry_after_seconds
