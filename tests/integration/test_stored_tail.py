@@ -43,6 +43,18 @@ class NoModels(TurnDispatcher):
         """Nobody is there."""
 
 
+class Watched(Database):
+    """Tells of each read that has come back."""
+
+    has_read: asyncio.Event
+
+    async def rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """As of every database."""
+        found = await super().rows(name, *args)
+        self.has_read.set()
+        return found
+
+
 class Deaf(Database):
     """Hears of nothing."""
 
@@ -133,14 +145,19 @@ async def test_reader_who_was_there_and_one_who_comes_later_get_the_same(
     await gone_silent(another)
 
 
-async def test_pieces_come_as_they_are_committed(store: Functions, gateway: Store, ann: Caller) -> None:
+async def test_who_waits_is_woken_by_each_commit(store: Functions, ann: Caller) -> None:
+    database = Watched(store.app._pool, store.app._grant)  # pyright: ignore[reportPrivateUsage]
+    gateway = answers_of(database)
     answer = await begin(gateway, ann)
-    async with aclosing(gateway.follow(answer)) as batches:
-        [claim] = await store.claim("replica", str(answer.message_id))
+    [claim] = await store.claim("replica", str(answer.message_id))
+    async with aclosing(gateway.follow(answer)) as batches, asyncio.timeout(30):
         for number, text in enumerate(["one ", "two ", "three"]):
+            database.has_read = asyncio.Event()
+            waiting = asyncio.create_task(anext(batches))
+            await database.has_read.wait()
             await store.append(claim, number, text)
-            async with asyncio.timeout(30):
-                assert (await anext(batches))[-1] == Piece(0, text, (1,))
+            assert (await waiting)[-1] == Piece(0, text, (1,))
+    await gone_silent(gateway)
 
 
 async def test_one_connection_listens_for_all_readers(
@@ -162,11 +179,9 @@ async def test_lost_connections_lose_nothing(
     store: Functions, gateway: Store, ann: Caller, superuser: asyncpg.Connection
 ) -> None:
     answer = await begin(gateway, ann)
-    reader = gateway.follow(answer)
     [claim] = await store.claim("replica", str(answer.message_id))
-    await store.append(claim, 0, "0 ")
-    items = await some(reader, 1)
-    for number in range(1, 6):
+    reader = asyncio.create_task(all_of(gateway.follow(answer)))
+    for number in range(6):
         # Whoever listens, and every connection of the pool.
         await superuser.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -174,8 +189,30 @@ async def test_lost_connections_lose_nothing(
         )
         await store.append(claim, number, f"{number} ")
     await store.finish(claim)
-    items += await all_of(reader)
-    assert items == expected([f"{number} " for number in range(6)])
+    assert await reader == expected([f"{number} " for number in range(6)])
+
+
+async def test_what_was_written_while_nobody_could_listen_is_read_then(
+    store: Functions, gateway: Store, ann: Caller, superuser: asyncpg.Connection
+) -> None:
+    answer = await begin(gateway, ann)
+    [claim] = await store.claim("replica", str(answer.message_id))
+    await store.append(claim, 0, "one ")
+    reader = gateway.follow(answer)
+    items = await some(reader, 1)
+    rest = asyncio.create_task(all_of(reader))
+    name = await superuser.fetchval("select current_database()")
+    await superuser.execute(f"alter database {name} connection limit 0")
+    try:
+        await superuser.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where usename like 'rustygpt_login_app%' and datname = current_database()"
+        )
+        await store.append(claim, 1, "two")
+        await store.finish(claim)
+    finally:
+        await superuser.execute(f"alter database {name} connection limit -1")
+    assert items + await rest == expected(["one ", "two"])
 
 
 async def test_poll_finds_what_nobody_was_notified_of(store: Functions, ann: Caller, database_url: str) -> None:
