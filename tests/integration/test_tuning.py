@@ -29,6 +29,7 @@ def test_choice_is_explained_by_what_was_measured(tuning: Tuning) -> None:
     assert 1 <= (tuning.n_threads or 0) <= usable_cores()
     assert {entry["setting"] for entry in tuning.measured["settings"]} >= {
         "wait_policy",
+        "n_batch",
         "n_ubatch",
         "flash_attention",
         "kv_unified",

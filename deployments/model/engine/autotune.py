@@ -19,7 +19,7 @@ from typing import Any
 
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.hardware import detect_hardware, usable_cores
-from deployments.model.engine.probe import PROBE_SECONDS, ROWS, Speed, probe
+from deployments.model.engine.probe import PROBE_SECONDS, ROWS, Speed, probe, probe_long_prompt
 from deployments.model.engine.quality import MOST_DIVERGENCE_NATS, MOST_PERPLEXITY_CHANGE, Quality, compare
 from deployments.model.engine.tuning import GIVEN, Tuning, save
 from deployments.model.engine.weights import FORMATS, requantise, weight_count
@@ -32,6 +32,8 @@ LEAST_GAIN, LEAST_ALONE = 1.15, 0.85
 # A model that reads the text of quality.py slower than this is too large to be measured, or to gain.
 SLOWEST_PREFILL_SECONDS = 0.05
 TURNS = 2
+# Tokens in one call; the default is 512.
+BATCHES = (256, 1024)
 PROBE_SIZES: dict[str, Any] = {"max_slots": max(ROWS), "max_sequence_tokens": 256}
 
 
@@ -57,11 +59,13 @@ class Autotune:
         settings: list[dict[str, Any]] = []
         for name, values, competitors in self._settings():
             settings += [self._try(name, value, competitors) for value in values]
+        settings += [self._try_batch(tokens) for tokens in BATCHES]
         return Tuning(
             format=chosen,
             weights=None if self._file == self._model else self._file,
             wait_policy=self._wait_policy,
             n_threads=self._options["n_threads"],
+            n_batch=self._options.get("n_batch"),
             n_ubatch=self._options.get("n_ubatch", 512),
             kv_unified=self._options.get("kv_unified", False),
             flash_attention=self._options.get("flash_attention", True),
@@ -95,6 +99,18 @@ class Autotune:
             self._wait_policy = settings.pop("wait_policy")
             self._options = settings
         return {"setting": name, "value": value, "speed": round(ratio, 3), "kept": kept}
+
+    def _try_batch(self, tokens: int) -> dict[str, Any]:
+        """How many tokens go into one call, by a prompt that needs several."""
+        base, found = (
+            probe_long_prompt(self._file, options, self._wait_policy)
+            for options in (self._options, self._options | {"n_batch": tokens})
+        )
+        if base is None or found is None:
+            return {"setting": "n_batch", "value": tokens, "fault": "it does not run that way here"}
+        if kept := base / found > NOISE:
+            self._options = self._options | {"n_batch": tokens}
+        return {"setting": "n_batch", "value": tokens, "speed": round(base / found, 3), "kept": kept}
 
     def _speed(self, settings: dict[str, Any], competitor: bool) -> Speed | None:
         options = dict(settings)

@@ -1,9 +1,10 @@
 """One measurement of a model with one way to run it, in a process of its own: threads that wait otherwise need another
 process, and a setting that llama.cpp does not survive ends nothing else.
 
-    python -m deployments.model.engine.probe '{"model": "...", "options": {...}, "competitor": false}'
+    python -m deployments.model.engine.probe '{"model": "...", "options": {...}, "competitor": false, "long": false}'
 
-Prints JSON: {"prefill": seconds a token, "decode": {"<rows>": seconds a step}}.
+Prints JSON: {"prefill": seconds a token, "decode": {"<rows>": seconds a step}}; with "long" only {"prefill"}, that of a
+prompt that needs several batches.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ ROWS = (1, 8, 16)
 PROMPT_TOKENS, ANSWER_TOKENS = 60, 64
 STEPS = {1: 16, 8: 8, 16: 8}
 PREFILLS, PREFILL_TOKENS = 3, 240
+LONG_PREFILLS, LONG_TOKENS = 2, 1500
 PROBE_SECONDS = 120.0
 # What the other processes of a busy service take: 40 % of a core, in slices of a millisecond.
 COMPETITOR = (
@@ -52,13 +54,24 @@ class Speed:
 
 def probe(model: Path, options: dict[str, Any], wait_policy: str, competitor: bool = False) -> Speed | None:
     """Runs this module as a process; None when the model does not run that way here."""
+    found = _run({"model": str(model), "options": options, "competitor": competitor, "long": False}, wait_policy)
+    return found and Speed(found["prefill"], {int(rows): seconds for rows, seconds in found["decode"].items()})
+
+
+def probe_long_prompt(model: Path, options: dict[str, Any], wait_policy: str) -> float | None:
+    """Seconds a token of a prompt that is longer than any batch worth trying; None when it does not run that way."""
+    sizes = {"max_slots": 1, "max_sequence_tokens": LONG_TOKENS}
+    found = _run({"model": str(model), "options": options | sizes, "competitor": False, "long": True}, wait_policy)
+    return found and found["prefill"]
+
+
+def _run(task: dict[str, Any], wait_policy: str) -> Any:
     environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     if wait_policy != "default":
         environment["OMP_WAIT_POLICY"] = wait_policy
-    task = json.dumps({"model": str(model), "options": options, "competitor": competitor})
     try:
         done = subprocess.run(
-            [sys.executable, "-m", __spec__.name, task],
+            [sys.executable, "-m", __spec__.name, json.dumps(task)],
             env=environment,
             capture_output=True,
             text=True,
@@ -67,8 +80,25 @@ def probe(model: Path, options: dict[str, Any], wait_policy: str, competitor: bo
         )
     except subprocess.SubprocessError:
         return None
-    found = json.loads(done.stdout.splitlines()[-1])
-    return Speed(found["prefill"], {int(rows): seconds for rows, seconds in found["decode"].items()})
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measure_long(path: Path, options: EngineOptions) -> dict[str, Any]:
+    model = load_model(path, options.n_gpu_layers)
+    context = open_context(model, options, options.max_sequence_tokens)
+    batch = Batch(options.n_batch, 1)
+    taken: list[float] = []
+    for _ in range(LONG_PREFILLS):
+        llama.llama_memory_clear(llama.llama_get_memory(context), False)
+        began = time.perf_counter()
+        for start in range(0, LONG_TOKENS, options.n_batch):
+            batch.clear()
+            batch.add(0, range(10 + start, 10 + min(LONG_TOKENS, start + options.n_batch)), start, 1)
+            if llama.llama_decode(context, batch.struct) != 0:
+                raise EngineError("a batch failed")
+            llama.llama_synchronize(context)
+        taken.append(time.perf_counter() - began)
+    return {"prefill": min(taken) / LONG_TOKENS}
 
 
 def _measure(path: Path, options: EngineOptions) -> dict[str, Any]:
@@ -121,7 +151,8 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     competitor = subprocess.Popen([sys.executable, "-c", COMPETITOR]) if task["competitor"] else None
     try:
-        print(json.dumps(_measure(Path(task["model"]), EngineOptions(**task["options"]))))
+        measure = _measure_long if task["long"] else _measure
+        print(json.dumps(measure(Path(task["model"]), EngineOptions(**task["options"]))))
     finally:
         if competitor:
             competitor.kill()

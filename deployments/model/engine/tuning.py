@@ -32,12 +32,14 @@ GIVEN = "as given"
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was chosen. `weights` None: the given file. `measured` says what was tried, with gains and losses."""
+    """What was chosen; None: what the engine takes otherwise, for `weights` the given file. `measured` says what was
+    tried, with gains and losses."""
 
     format: str = GIVEN
     weights: Path | None = None
     wait_policy: str = "default"
     n_threads: int | None = None
+    n_batch: int | None = None
     n_ubatch: int = 512
     kv_unified: bool = False
     flash_attention: bool = True
@@ -57,6 +59,7 @@ class Tuning:
         return dataclasses.replace(
             options,
             n_threads=self.n_threads or options.n_threads,
+            n_batch=self.n_batch or options.n_batch,
             n_ubatch=self.n_ubatch,
             kv_unified=self.kv_unified,
             flash_attention=self.flash_attention,
