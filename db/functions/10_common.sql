@@ -161,9 +161,6 @@ language sql stable as $$
     select rustygpt.cursor_text(epoch, last_offset) from rustygpt.channels where id = p_channel_id
 $$;
 
-create or replace function rustygpt.dotted(p_path integer[]) returns text
-language sql immutable as $$ select array_to_string(p_path, '.') $$;
-
 create or replace function rustygpt.user_json(p_user_id uuid) returns json
 language sql stable as $$
     select json_build_object(

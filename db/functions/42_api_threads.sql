@@ -207,7 +207,7 @@ $$;
 -- p_before alone the page ends just before it. One statement, hence one snapshot: text of streaming messages and
 -- the cursor belong together.
 create or replace function rustygpt.api_get_tree(
-    p_session bytea, p_root_id uuid, p_after integer[], p_before integer[], p_limit integer
+    p_session bytea, p_root_id uuid, p_after uuid, p_before uuid, p_limit integer
 ) returns json language plpgsql volatile as $$
 declare
     root rustygpt.messages;
@@ -215,7 +215,26 @@ begin
     perform rustygpt.sign_in(p_session);
     root := rustygpt.visible_message(p_root_id);
     perform rustygpt.require_role(root.conversation_id, 'viewer');
-    return (select rustygpt.tree_json(root.root_id, root.conversation_id, p_after, p_before, p_limit));
+    return (select rustygpt.tree_json(root.root_id, root.conversation_id,
+        rustygpt.tree_place(root.root_id, p_after), rustygpt.tree_place(root.root_id, p_before), p_limit));
+end
+$$;
+
+-- Where in its thread a page mark is: a message of it, deleted or not. Null for none.
+create or replace function rustygpt.tree_place(p_root_id uuid, p_mark uuid) returns integer[]
+language plpgsql stable as $$
+declare
+    place integer[];
+begin
+    if p_mark is null then
+        return null;
+    end if;
+    select path into place from rustygpt.messages where id = p_mark and root_id = p_root_id;
+    if place is null then
+        perform rustygpt.fail(400, 'RGP.VALIDATION', 'This is no page mark of this thread. '
+            'Send `next_after` or `previous_before` of the page that you have.');
+    end if;
+    return place;
 end
 $$;
 
@@ -234,15 +253,15 @@ create or replace function rustygpt.tree_json(
          order by path desc limit p_limit),
     -- In order of place from here on: paths of a thread that is thousands of messages deep are slow to compare.
     shown as (select * from forwards union all select * from backwards),
-    ends as (select (select path from shown order by place limit 1) as first,
-                    (select path from shown order by place desc limit 1) as last)
+    first as (select id, path from shown order by place limit 1),
+    last as (select id, path from shown order by place desc limit 1)
     select json_build_object(
         'root_id', p_root_id, 'conversation_id', p_conversation_id,
         'messages', coalesce((select json_agg(rustygpt.message_json(id) order by place) from shown), '[]'::json),
-        'next_after', (select rustygpt.dotted(last) from ends where exists (
-            select 1 from rustygpt.messages where root_id = p_root_id and path > last)),
-        'previous_before', (select rustygpt.dotted(first) from ends where exists (
-            select 1 from rustygpt.messages where root_id = p_root_id and path < first)),
+        'next_after', (select id from last where exists (
+            select 1 from rustygpt.messages where root_id = p_root_id and path > last.path)),
+        'previous_before', (select id from first where exists (
+            select 1 from rustygpt.messages where root_id = p_root_id and path < first.path)),
         'cursor', rustygpt.channel_cursor(p_conversation_id))
 $$;
 

@@ -16,7 +16,7 @@ begin
     loop
         execute format('revoke all on function %s from public', f.signature);
         execute format('alter function %s set search_path = rustygpt, pg_temp', f.signature);
-        if f.name in ('fail', 'uuid_v7', 'instant', 'cursor_text', 'dotted', 'actor_id') then
+        if f.name in ('fail', 'uuid_v7', 'instant', 'cursor_text', 'actor_id') then
             execute format('grant execute on function %s to rustygpt_api, rustygpt_system', f.signature);
             continue;
         end if;

@@ -99,7 +99,7 @@ vacuum (analyze) rustygpt.users, rustygpt.conversations, rustygpt.participants, 
 select id from rustygpt.messages where conversation_id = $1 and path = array[$2::integer]
 -- The message that stands in the given place of a thread's depth-first order, from 0.
 -- name: place
-select path from rustygpt.messages where root_id = $1 order by path offset $2 limit 1
+select id from rustygpt.messages where root_id = $1 order by path offset $2 limit 1
 
 -- What this connection's statements, those inside functions included, have lately read of the tables that grow.
 -- name: reads

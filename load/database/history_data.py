@@ -88,6 +88,6 @@ async def root(admin: asyncpg.Connection, conversation_id: UUID, thread: int = 1
     return await admin.fetchval(QUERIES["root"], conversation_id, thread)
 
 
-async def path_at(admin: asyncpg.Connection, root_id: UUID, place: int) -> list[int]:
-    """The path of the message in a place of a thread's depth-first order, from 0."""
+async def message_at(admin: asyncpg.Connection, root_id: UUID, place: int) -> UUID:
+    """The message in a place of a thread's depth-first order, from 0."""
     return await admin.fetchval(QUERIES["place"], root_id, place)

@@ -13,14 +13,13 @@ import orjson
 
 from db.pool import Database
 from db.queries import QUERIES as PRODUCT_QUERIES
-from load.database.history_data import HOUR, QUERIES, Person, path_at, root
+from load.database.history_data import HOUR, QUERIES, Person, message_at, root
 
 TREE_PAGE = 200
 THREADS_PAGE = 50
 STREAM_PAGE, STREAM_BYTES = 500, 256 << 10
 CONVERSATIONS_PAGE = 50
 SEARCH_PAGE = 20
-PAST_THE_END = [2**31 - 1]
 WARM_UP = 10  # calls; after five PostgreSQL may go from plans for given values to one for all
 
 
@@ -45,13 +44,14 @@ class Reader:
     async def tree(self, name: str, conversation_id: UUID) -> list[Read]:
         """Pages of a long thread: first, middle, last, and backwards."""
         root_id = await root(self._admin, conversation_id)
-        middle = await path_at(self._admin, root_id, self._thread_messages // 2)
-        late = await path_at(self._admin, root_id, self._thread_messages - TREE_PAGE - 1)
+        middle = await message_at(self._admin, root_id, self._thread_messages // 2)
+        late = await message_at(self._admin, root_id, self._thread_messages - TREE_PAGE - 1)
+        last = await message_at(self._admin, root_id, self._thread_messages - 1)
         pages = {
             "first": (None, None),
             "middle": (middle, None),
             "last": (late, None),
-            "back from the end": (None, PAST_THE_END),
+            "back from the end": (None, last),
             "back from the middle": (None, middle),
         }
         return [

@@ -79,8 +79,8 @@ class Store:
         self,
         session: bytes,
         root: str,
-        after: list[int] | None = None,
-        before: list[int] | None = None,
+        after: UUID | None = None,
+        before: UUID | None = None,
         limit: int = 100,
     ) -> dict[str, Any]:
         """A page of a thread."""

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from db.errors import RefusedError
 from tests.integration.conftest import Store
 
 # Parent of each message that follows the root, by its number: single, double, deep, zigzag, wide, two levels wide.
@@ -38,15 +39,18 @@ async def grow(store: Store, parents: list[int]) -> tuple[str, list[list[int]]]:
 
 
 async def pages(store: Store, root: str, mark: str, step: str, limit: int) -> list[list[dict[str, Any]]]:
-    """All pages of a thread from one end to the other: forwards by next_after, backwards by previous_before."""
+    """All pages of a thread: forwards from its beginning by next_after, backwards from its last message, which is left
+    out, by previous_before."""
     found: list[list[dict[str, Any]]] = []
-    place: list[int] | None = None if step == "after" else [2**31 - 1]
+    place: UUID | None = None
+    if step == "before":
+        place = UUID((await store.tree(store.sessions["ann"], root))["messages"][-1]["id"])
     while True:
         page = await store.tree(store.sessions["ann"], root, **{step: place}, limit=limit)
         found.append(page["messages"])
         if page[mark] is None:
             return found
-        place = [int(part) for part in page[mark].split(".")]
+        place = UUID(page[mark])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -56,8 +60,17 @@ async def test_tree_is_read_depth_first_both_ways(store: Store, shape: str, limi
     forwards = await pages(store, root, "next_after", "after", limit)
     backwards = await pages(store, root, "previous_before", "before", limit)
     assert [m["path"] for page in forwards for m in page] == sorted(paths)
-    assert [m["path"] for page in reversed(backwards) for m in page] == sorted(paths)
-    assert all(0 < len(page) <= limit for page in (*forwards, *backwards))
+    assert [m["path"] for page in reversed(backwards) for m in page] == sorted(paths)[:-1]
+    assert all(len(page) <= limit for page in (*forwards, *backwards))
+    assert all(forwards)
+
+
+async def test_mark_of_another_thread_is_refused(store: Store) -> None:
+    root, _ = await grow(store, SHAPES["zigzag"])
+    other, _ = await grow(store, SHAPES["zigzag"])
+    with pytest.raises(RefusedError) as refused:
+        await store.tree(store.sessions["ann"], root, after=UUID(other))
+    assert refused.value.status == 400
 
 
 async def test_messages_are_numbered_in_the_order_of_making(store: Store) -> None:

@@ -14,7 +14,6 @@ from deployments.gateway.pages import instant_mark
 from deployments.gateway.services import Services, ServicesOf, SessionOf, json_answer
 from deployments.gateway.threads.schemas import NewMessage, Posted, Thread, Threads, ThreadTitle, Tree
 from deployments.prefixes import Prefix
-from deployments.problems import ProblemError
 
 router = APIRouter(tags=["Threads"])
 
@@ -69,20 +68,8 @@ async def get_tree(
     services: ServicesOf,
     session: SessionOf,
     limit: Annotated[int, Query(ge=1, le=500)] = 200,
-    after: Annotated[str | None, Query(max_length=4000)] = None,
-    before: Annotated[str | None, Query(max_length=4000)] = None,
+    after: UUID | None = None,
+    before: UUID | None = None,
 ) -> Response:
     """Messages of a thread: the first, those just after `after`, or those just before `before`."""
-    places = [_path(name, text) if text else None for name, text in (("after", after), ("before", before))]
-    return json_answer(await services.database.value("get_tree", session, root_id, *places, limit))
-
-
-def _path(name: str, text: str) -> list[int]:
-    parts = text.split(".")
-    if not all(part.isascii() and part.isdigit() and 0 < len(part) < 10 for part in parts):
-        raise ProblemError(
-            400,
-            "RGP.VALIDATION",
-            f"`{name}` is no page mark. Send `next_after` or `previous_before` of the page that you have.",
-        )
-    return [int(part) for part in parts]
+    return json_answer(await services.database.value("get_tree", session, root_id, after, before, limit))

@@ -68,8 +68,8 @@ class Tree(BaseModel):
     root_id: UUID
     conversation_id: UUID
     messages: list[Message]
-    next_after: str | None
-    previous_before: str | None
+    next_after: UUID | None
+    previous_before: UUID | None
     cursor: str
 
 
