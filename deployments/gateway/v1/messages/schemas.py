@@ -104,9 +104,9 @@ class ToolChoice(BaseModel):
 
 
 class Thinking(BaseModel):
-    """Whether thinking is shown. It is the model that decides whether it thinks, and how long."""
+    """Whether thinking is shown: unless `disabled`. It is the model that decides whether it thinks, and how long."""
 
-    type: Literal["enabled", "adaptive", "disabled"]
+    type: Text
 
 
 class JsonFormat(BaseModel):
