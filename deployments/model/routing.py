@@ -52,7 +52,7 @@ class PrefixRouter(RequestRouter):
             return [[replicas[name]] for name in by_load]
         choice = self.affinity.choose(prefix, loads, candidate_replicas[0].max_ongoing_requests)
         if not again:
-            ROUTED.inc(tags=self._model_tag | {"by": choice.kind})
+            ROUTED.inc(tags=self._model_tag | {"result": choice.kind})
         return [[replicas[name]] for name in choice.order]
 
     def _load(self, replica: ReplicaID) -> int:

@@ -73,9 +73,9 @@ FAILED_STEPS = Counter("llm_failed_steps_total", description="Steps that ended i
 
 ROUTED = Counter(
     "rustygpt_routed_total",
-    description="Requests given to one of several replicas, by: affinity (it has their prefix), guarded (another "
+    description="Requests given to one of several replicas. Result: affinity (it has their prefix), guarded (another "
     "has it, but is loaded), new (none has it)",
-    tag_keys=_keys("model", "by"),
+    tag_keys=_keys("model", "result"),
 )
 
 APPENDS = Counter("rustygpt_appends_total", description="Flushes committed to the event log")
