@@ -36,7 +36,7 @@ declare
     place uuid := rustygpt.uuid_v7();
 begin
     insert into rustygpt.conversations (id, title, created_by) values (place, 'A stored answer', p_user_id);
-    perform rustygpt.open_channel(place, 'conversation');
+    perform rustygpt.open_channel(place, 'answer');
     insert into rustygpt.messages (id, conversation_id, root_id, role, state, path, seq)
     values (p_message_id, place, p_message_id, 'assistant', 'queued', array[1], rustygpt.next_seq(place));
     insert into rustygpt.turns (message_id, conversation_id, model, deadline_at, request)

@@ -20,7 +20,8 @@ $$;
 
 -- Deletes up to p_batch events from the low end of a channel: those older than p_keep, and those beyond the newest
 -- p_max_events. What is left is contiguous. It stops before the first delta of an answer that is being written, whose
--- text is in its deltas until it ends. Returns how many went.
+-- text is in its deltas until it ends. Nothing follows in the log of a stored answer: once it is empty, it goes, so that
+-- walks over all channels do not grow with answers that are only kept. Returns how many went.
 create or replace function rustygpt.worker_prune_channel(
     p_channel_id uuid, p_keep interval, p_max_events bigint, p_batch integer
 ) returns integer language plpgsql volatile as $$
@@ -46,6 +47,7 @@ begin
     get diagnostics gone = row_count;
     if gone > 0 then
         update rustygpt.channels set first_offset = first_kept where id = p_channel_id;
+        delete from rustygpt.channels where id = p_channel_id and kind = 'answer' and first_offset > last_offset;
     end if;
     return gone;
 end

@@ -21,6 +21,10 @@ create policy system_all on rustygpt.responses to rustygpt_system using (true) w
 grant select on rustygpt.responses to rustygpt_api;
 create policy api_select on rustygpt.responses for select to rustygpt_api using (user_id = rustygpt.actor_id());
 
+-- The log of a stored answer, which ends with it.
+alter table rustygpt.channels drop constraint channels_kind_check;
+alter table rustygpt.channels add constraint channels_kind_check check (kind in ('conversation', 'user', 'answer'));
+
 alter table rustygpt.turns
     add column request json,                 -- an Ask (deployments/generation.py); null: the conversation's settings
     add column error   text;                 -- what its readers were told went wrong

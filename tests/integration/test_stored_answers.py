@@ -325,6 +325,14 @@ async def test_text_outlives_the_events(store: Store, superuser: asyncpg.Connect
     assert await store.worker.value("worker_prune_channel", conversation, timedelta(days=2), 1000, 1) == 1
     shown = await read(store, ann, message)
     assert (shown["text"], shown["events_kept"]) == ("one two", False)
+    while await store.worker.value("worker_prune_channel", conversation, timedelta(days=2), 1000, 1):
+        pass
+    # Of what is only kept no walk over all channels hears any more.
+    assert await rows_of(superuser, str(conversation)) == [1, 0, 0, 1, 1]
+    cancelled = await store.call("cancel_response", ann, HOUR, "chat", UUID(message))
+    assert (cancelled["ended"]["reason"], cancelled["text"]) == ("stop", "one two")
+    await store.call("delete_response", ann, HOUR, "chat", UUID(message))
+    assert await rows_of(superuser, str(conversation)) == [0, 0, 0, 0, 0]
 
 
 async def ask_in_thread(
