@@ -3,7 +3,7 @@
 Pure functions of text: it knows neither the engine, nor HTTP.
 """
 
-from deployments.tool_syntax.families import family_of, supports_tools
+from deployments.tool_syntax.families import family_of
 from deployments.tool_syntax.grammar import BadTools, tool_grammar
 from deployments.tool_syntax.markers import MARKERS, THINK, THINKING, opens_thinking
 from deployments.tool_syntax.parser import AnswerParser
@@ -24,7 +24,6 @@ __all__ = [
     "described",
     "family_of",
     "opens_thinking",
-    "supports_tools",
     "tool_grammar",
     "with_tools",
 ]

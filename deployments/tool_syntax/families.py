@@ -12,10 +12,8 @@ from deployments.tool_syntax.markers import ARGS, CALL, PYTHON_TAG, TOOL_CALLS
 Family = Literal["hermes", "mistral", "mistral-args", "llama3"]
 
 
-def supports_tools(template_source: str | None) -> bool:
-    """Whether a chat template describes functions to the model by itself. None: a model without a template."""
-    if not template_source:
-        return False
+def _knows_tools(template_source: str) -> bool:
+    """Whether a chat template describes functions to the model by itself."""
     environment = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"], autoescape=True)
     try:
         return "tools" in meta.find_undeclared_variables(environment.parse(template_source))
@@ -24,9 +22,11 @@ def supports_tools(template_source: str | None) -> bool:
 
 
 def family_of(template_source: str | None) -> Family:
-    """The family of a chat template. One that knows no tools, or marks calls in a way unknown here, is "hermes": that
-    is how the functions are described to it then."""
-    if template_source is None or not supports_tools(template_source) or CALL in template_source:
+    """The family of a chat template (None: the model has none).
+
+    One that knows no tools, or marks calls in a way unknown here, is "hermes": that is how it is told of them then.
+    """
+    if not template_source or not _knows_tools(template_source) or CALL in template_source:
         return "hermes"
     if TOOL_CALLS in template_source:
         return "mistral-args" if ARGS in template_source else "mistral"
