@@ -7,6 +7,7 @@ from ray.serve import Application
 from deployments.config import ConfigError, load_settings
 from deployments.gateway.deployment import GatewayDeployment
 from deployments.model.deployment import ModelDeployment
+from deployments.model.entry import EntryDeployment
 from deployments.streamer.deployment import StreamerDeployment
 
 
@@ -27,4 +28,4 @@ def model(args: dict[str, str]) -> Application:
     if model_id not in settings.llm.models:
         names = ", ".join(sorted(settings.llm.models))
         raise ConfigError(f"args.model: there is no model {model_id!r} in llm.models ({names})")
-    return ModelDeployment.bind(settings, model_id)
+    return EntryDeployment.bind(ModelDeployment.bind(settings, model_id))

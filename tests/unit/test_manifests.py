@@ -67,13 +67,20 @@ def test_manifest_without_a_place_for_the_serve_configuration_is_refused() -> No
         render.rendered("kind: RayService\n", render.SERVE_CONFIG.read_text())
 
 
+def _deployments(built: Application) -> set[str]:
+    """Names of what an application begins with and of all that is bound to it."""
+    bound = built._bound_deployment
+    beneath = [argument for argument in bound.init_args if isinstance(argument, Application)]
+    return {bound.name}.union(*map(_deployments, beneath))
+
+
 @pytest.mark.parametrize("application", SERVE.applications, ids=lambda a: a.name)
 def test_application_is_built_by_what_its_import_path_names(application: Any) -> None:
     module, _, name = application.import_path.partition(":")
     build = getattr(import_module(module), name)
     built = build(application.args)
     assert isinstance(built, Application)
-    assert [deployment.name for deployment in application.deployments] == [built._bound_deployment.name]
+    assert {deployment.name for deployment in application.deployments} <= _deployments(built)
 
 
 # The cluster
