@@ -28,6 +28,7 @@ from deployments.model.engine import (
     Engine,
     EngineError,
     Finish,
+    Generation,
     GenerationRequest,
     InvalidRequest,
     PromptRefused,
@@ -43,6 +44,8 @@ from deployments.observability.metrics import FIRST_TOKEN_SECONDS, TURNS
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 1.0
+# Between two attempts to get a place in the engine's queue.
+MOST_WAIT_SECONDS = 1.0
 
 
 class TurnRunner:
@@ -128,7 +131,7 @@ class TurnRunner:
         claim = turn.claim
         try:
             request = await self._request(claim)
-            generation = self._engine.generate(request)
+            generation = await self._begin(turn, request)
         except PromptTooLong as error:
             if claim.parent_id is None:
                 return Finish("error", error.prompt_tokens, 0, 0, f"The model cannot answer: {error}.")
@@ -144,6 +147,8 @@ class TurnRunner:
         except EngineError:
             logger.exception("turn %s was refused by the engine", claim.message_id)
             return Finish("error", 0, 0, 0, "The model cannot answer now. Ask again in a moment.")
+        if generation is None:
+            return Finish("cancelled" if turn.cancelled else "timeout", 0, 0, 0)
         turn.generation = generation
         if turn.cancelled:
             generation.cancel()
@@ -158,6 +163,20 @@ class TurnRunner:
                 first = False
             self._writer.add(turn, item, asks.logprobs_of(self._engine, item.logprobs))
         raise AssertionError("a generation ends with a Finish")
+
+    async def _begin(self, turn: OpenTurn, request: GenerationRequest) -> Generation | None:
+        """The generation. A stored answer to /v1 waits for room where there is none: who asked may have gone, trusting
+        that it is kept. None: it was stopped meanwhile, or its time is over. Raises EngineError."""
+        assert request.deadline is not None
+        while True:
+            try:
+                return self._engine.generate(request)
+            except QueueFull as full:
+                if turn.claim.ask is None:
+                    raise
+                if turn.cancelled or time.monotonic() > request.deadline:
+                    return None
+                await asyncio.sleep(min(MOST_WAIT_SECONDS, full.retry_after_seconds))
 
     async def _request(self, claim: Claim) -> GenerationRequest:
         ask = claim.ask or Ask(user=str(claim.conversation_id))

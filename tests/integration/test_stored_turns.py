@@ -45,8 +45,8 @@ class Replica:
 
     def __init__(self, store: Functions, engine: Engine, name: str) -> None:
         self._store, self._name = store, name
-        runner = TurnRunner(store.worker, engine, "default", Model(max_tokens=100), SETTINGS, name)
-        self._serving = asyncio.create_task(runner.serve())
+        self.runner = TurnRunner(store.worker, engine, "default", Model(max_tokens=100), SETTINGS, name)
+        self._serving = asyncio.create_task(self.runner.serve())
 
     async def die(self) -> None:
         """It writes nothing more, and the others know."""
@@ -169,6 +169,19 @@ async def test_what_the_model_does_not_take_ends_with_a_sentence(
     assert pieces == []
     assert end.reason == "error"
     assert sentence in end.message
+
+
+async def test_stored_answers_wait_for_room_in_the_queue(store: Functions, gateway: Store, ann: Caller) -> None:
+    small = Engine(bundled_model_file(), EngineOptions(max_sequence_tokens=128, max_slots=1, max_queue=1))
+    replica = Replica(store, small, "small")
+    ask = asking("Count.", sampling={"max_tokens": 8})
+    answers = [await begin(gateway, ann, ask) for _ in range(5)]
+    offers = [asyncio.create_task(replica.runner.run_turn(answer.message_id)) for answer in answers]
+    ends = [parts(await all_of(gateway.follow(answer)))[1] for answer in answers]
+    assert {end.reason for end in ends} <= {"stop", "length"}
+    await asyncio.gather(*offers)
+    await replica.die()
+    small.close()
 
 
 async def test_answer_that_is_cancelled_stops(first: Replica, gateway: Store, ann: Caller) -> None:

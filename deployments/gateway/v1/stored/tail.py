@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import orjson
 
 from db.errors import DatabaseUnavailable
@@ -130,7 +129,7 @@ class Tail:
             del self._due[:READERS_AT_ONCE]
             try:
                 pages = await self._pages(batch)
-            except asyncpg.PostgresError as error:
+            except Exception as error:  # noqa: BLE001 whatever it is, each of them is told, and the others are read
                 for reader in batch:
                     if not reader.page.done():
                         reader.page.set_exception(error)
