@@ -137,10 +137,10 @@ def _grammar(engine: Engine, ask: Ask, prompt: Sequence[int]) -> str | None:
         raise InvalidRequest("tools", str(error)) from error
 
 
-def opening(engine: Engine, request: GenerationRequest) -> str:
+def opening(engine: Engine, ask: Ask, request: GenerationRequest) -> str:
     """What the prompt has written of the answer itself, and its reader needs to see: the mark that thinking begins.
-    Empty where the answer goes on after tokens that were made before, or follows a schema and so has no thinking."""
-    if request.produced_token_ids or request.json_schema is not None:
+    Empty where the answer goes on after tokens that were made before, or follows a format that has no thinking."""
+    if request.produced_token_ids or ask.json_schema is not None or ask.grammar is not None:
         return ""
     return THINK if opens_thinking(_end(engine, request.prompt_token_ids)) else ""
 
@@ -194,7 +194,7 @@ async def generate(engine: Engine, model: Model, ask: Ask) -> AsyncIterator[list
             yield [refusal(error)]
             return
         batch: list[Item] = [Started(len(request.prompt_token_ids))]
-        if opened := opening(engine, request):
+        if opened := opening(engine, ask, request):
             batch += [Piece(index, opened) for index in range(ask.n)]
         yield batch
         if len(generations) == 1:

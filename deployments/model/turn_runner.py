@@ -152,7 +152,8 @@ class TurnRunner:
         turn.generation = generation
         if turn.cancelled:
             generation.cancel()
-        if claim.parent_id is None and claim.delta_count == 0 and (opened := asks.opening(self._engine, request)):
+        is_first = claim.parent_id is None and claim.delta_count == 0
+        if is_first and claim.ask and (opened := asks.opening(self._engine, claim.ask, request)):
             self._writer.add(turn, TokenDelta((), opened))
         started, first = time.perf_counter(), True
         async for item in generation:

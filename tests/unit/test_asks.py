@@ -123,8 +123,10 @@ async def test_thinking_that_the_template_opens_is_told_first(thinker: Engine) -
     started, first, *_ = await items(thinker, plain)
     assert isinstance(started, Started)
     assert first == Piece(0, "<think>")
-    # Of an answer that goes on elsewhere it was told before, and one that follows a schema has no thinking.
-    for ask in (replace(plain, produced_token_ids=(28, 29)), replace(plain, json_schema=SCHEMA)):
+    # Of an answer that goes on elsewhere it was told before, and one that follows a format has no thinking.
+    formats = ({"json_schema": SCHEMA}, {"grammar": 'root ::= "yes"'})
+    for changes in ({"produced_token_ids": (28, 29)}, *formats):
+        ask = replace(plain, **changes)
         _, first, *_ = await items(thinker, ask)
         assert isinstance(first, Piece)
         assert first.token_ids
