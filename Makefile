@@ -44,7 +44,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help setup run chat test check fmt bench engine-bench append-bench history-bench fanout-bench idle-readers chaos load clean
+.PHONY: help setup run chat test check fmt bench engine-bench api-bench routing-bench profile-api append-bench history-bench fanout-bench idle-readers chaos load clean
 
 setup: $(VENV)/.run ## creates the environment
 
@@ -74,6 +74,15 @@ bench: $(VENV)/.dev ## measures the product beside the bare engine; ARGS=--quick
 
 engine-bench: $(VENV)/.dev ## measures the engine beside llama.cpp's server; RIVALS=folder of load/build_rivals.sh
 	@$(BIN)/python -m load.engine_bench --rivals $(or $(RIVALS),$(error RIVALS=folder is needed: load/build_rivals.sh fills it)) $(ARGS)
+
+api-bench: $(VENV)/.dev ## measures the API beside llama.cpp's server and LiteLLM's proxy; RIVALS=folder, ARGS=--quick
+	@$(BIN)/python -m load.api_bench --rivals $(or $(RIVALS),$(error RIVALS=folder is needed: load/build_rivals.sh and load/install_litellm.sh fill it)) $(ARGS)
+
+routing-bench: $(VENV)/.dev ## measures routing by prefix to several replicas beside Serve's own; ARGS=--quick
+	@$(BIN)/python -m load.routing_bench $(ARGS)
+
+profile-api: $(VENV)/.dev ## where the time of a request to the API goes
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m load.profile_api $(ARGS)
 
 append-bench: $(VENV)/.dev ## measures how text gets into the log, and what that takes from the engine; ARGS=--quick
 	@$(BIN)/python -m load.append_bench $(ARGS)

@@ -91,6 +91,10 @@ class Client:
         account = {"username": name, "email": f"{name}@example.org", "password": password}
         self._call("POST", "/api/users", account)
 
+    def create_key(self, name: str) -> str:
+        """Makes an API key that may read and generate."""
+        return self._call("POST", "/api/keys", {"name": name, "scopes": ["v1.read", "v1.write"]})["key"]
+
     def converse(self, title: str) -> Conversation:
         """Opens a conversation."""
         created = self._call("POST", "/api/conversations", {"title": title})

@@ -81,12 +81,12 @@ class CompletionClient:
         writer.close()
         return orjson.loads(answer.split(b"\r\n\r\n", 1)[1])
 
-    async def wait_until_ready(self, seconds: float = 120.0) -> None:
-        """Returns when the model is loaded. Raises TimeoutError."""
+    async def wait_until_ready(self, seconds: float = 120.0, path: str = "/health") -> None:
+        """Returns when the model is loaded: `path` answers 200. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while True:
                 try:
-                    reader, writer = await self._send("GET", "/health", b"")
+                    reader, writer = await self._send("GET", path, b"")
                     status = await reader.readline()
                     writer.close()
                     if b" 200 " in status:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import aiohttp
 
@@ -13,30 +14,42 @@ WARM_UP_SECONDS = 0.5
 
 
 def requests_per_second(
-    url: str, path: str, connections: int, seconds: float, cookies: dict[str, str] | None = None
+    url: str,
+    path: str,
+    connections: int,
+    seconds: float,
+    cookies: dict[str, str] | None = None,
+    key: str | None = None,
+    body: dict[str, Any] | None = None,
 ) -> float:
-    """Answers per second over `connections` keep-alive connections, each with one request at a time.
+    """Answers per second over `connections` keep-alive connections, each with one request at a time: GET, or POST of
+    `body` as JSON, with a session's cookies or an API key.
 
     The client runs on the same machine where the service does: its share of the cores is in the figure.
     Raises LoadError at the first answer that is not 200.
     """
-    return asyncio.run(_measure(url + path, connections, seconds, cookies or {}))
-
-
-async def _measure(address: str, connections: int, seconds: float, cookies: dict[str, str]) -> float:
-    connector = aiohttp.TCPConnector(limit=connections)
-    # A plain header: the jar keeps no cookies of bare addresses, and would be asked for each request.
+    # Plain headers: the jar keeps no cookies of bare addresses, and would be asked for each request.
     headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    return asyncio.run(_measure(url + path, connections, seconds, headers, body))
+
+
+async def _measure(
+    address: str, connections: int, seconds: float, headers: dict[str, str], body: dict[str, Any] | None
+) -> float:
+    method = "GET" if body is None else "POST"
+    connector = aiohttp.TCPConnector(limit=connections)
     begins = time.perf_counter() + WARM_UP_SECONDS
     ends = begins + seconds
 
     async def ask() -> int:
         answered = 0
         while (now := time.perf_counter()) < ends:
-            async with session.get(address) as answer:
+            async with session.request(method, address, json=body) as answer:
                 await answer.read()
                 if answer.status != 200:
-                    raise LoadError(f"GET {address}: {answer.status}")
+                    raise LoadError(f"{method} {address}: {answer.status} {(await answer.text())[:300]}")
             answered += now >= begins
         return answered
 
@@ -44,5 +57,5 @@ async def _measure(address: str, connections: int, seconds: float, cookies: dict
         try:
             counts = await asyncio.gather(*(ask() for _ in range(connections)))
         except aiohttp.ClientError as error:
-            raise LoadError(f"GET {address}: {error}") from error
+            raise LoadError(f"{method} {address}: {error}") from error
     return sum(counts) / (time.perf_counter() - begins)

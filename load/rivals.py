@@ -13,6 +13,8 @@ from typing import Any, Self
 
 from deployments.haproxy import free_port
 
+LITELLM_MODEL, LITELLM_KEY = "bench", "sk-bench"
+
 
 class Server:
     """A server process on loopback; ends with the `with`."""
@@ -50,6 +52,26 @@ def llama_server(folder: Path, model: Path, slots: int, sequence_tokens: int, th
     sizes = ["-c", str(slots * sequence_tokens), "-np", str(slots), "-fa", "on", "-t", str(threads)]
     command = [str(folder / "bin" / "llama-server"), "-m", str(model), "--host", "127.0.0.1", "--port", str(port)]
     return Server([*command, *sizes, "--no-webui"], port)
+
+
+def litellm_proxy(folder: Path, config: Path, target: str) -> Server:
+    """LiteLLM's proxy, installed by load/install_litellm.sh, in front of an OpenAI-compatible server: a worker for each
+    core, no database, a key that it checks, nothing logged. Its model is LITELLM_MODEL, its key LITELLM_KEY."""
+    port = free_port()
+    upstream = {"model": f"openai/{LITELLM_MODEL}", "api_base": f"{target}/v1", "api_key": "none"}
+    settings = {
+        "model_list": [{"model_name": LITELLM_MODEL, "litellm_params": upstream}],
+        "general_settings": {"master_key": LITELLM_KEY},
+        "litellm_settings": {"telemetry": False, "num_retries": 0},
+    }
+    config.write_text(json.dumps(settings))  # YAML takes JSON
+    # It looks for prices on the net, and waits, unless it is told to use those that it brings.
+    environment = dict(os.environ) | {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    program = folder / "litellm" / "bin" / "litellm"
+    sizes = ["--num_workers", str(os.cpu_count() or 1), "--telemetry", "False"]
+    return Server(
+        [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), *sizes], port, environment
+    )
 
 
 def engine_server(model: Path, options: dict[str, Any], wait_policy: str = "default") -> Server:

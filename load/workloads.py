@@ -25,10 +25,14 @@ class Prompts:
 
     def fresh(self, tokens: int) -> Tokens:
         """A prompt of exactly so many tokens; it begins with a number of its own."""
+        return tuple(self._tokenize(self.text(tokens))[:tokens])
+
+    def text(self, tokens: int) -> str:
+        """The same as text, to the end of its last sentence: up to 15 tokens more."""
         text = f"{self._random.randrange(10**9)}."
-        while len(found := self._tokenize(text)) < tokens:
+        while len(self._tokenize(text)) < tokens:
             text += " " + " ".join(self._random.choice(part) for part in _PARTS) + "."
-        return tuple(found[:tokens])
+        return text
 
     def short(self, count: int) -> list[Tokens]:
         """Prompts of 60 tokens that have nothing in common."""
