@@ -226,6 +226,16 @@ def test_deleted_answer_is_written_no_further(owner: Person) -> None:
 
 
 @pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=101", "order=up", "model=a%00b", "after=chatcmpl-7", "after=%00", "metadata[a]=b%00", "limit=x"],
+)
+def test_pages_that_cannot_be_are_refused(owner: Person, query: str) -> None:
+    answer = owner.http.get(f"{PATH}?{query}")
+    assert answer.status_code in (400, 404), answer.text
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
         ({"n": 2}, 400, "n"),

@@ -12,9 +12,11 @@ import orjson
 import pytest
 
 from db.errors import RefusedError
+from db.timers import Timers
 from deployments.generation import ASK, Ask, Sampling
 from deployments.model.claim import Claim
 from tests.integration.conftest import HOUR, Store
+from tests.integration.test_timers import SETTINGS
 from tests.integration.together import end_of_inbox, inbox, join, together
 
 NONE = timedelta(0)
@@ -288,7 +290,7 @@ async def test_old_answers_go_and_unfinished_ones_stay(store: Store, superuser: 
         [UUID(old), UUID(unfinished)],
     )
     conversation = (await read(store, ann, old))["conversation_id"]
-    assert await store.worker.value("worker_purge_responses", timedelta(days=30), 50) == 1
+    await Timers(store.worker, SETTINGS, lambda count: None).purge_answers()
     assert await rows_of(superuser, conversation) == [0, 0, 0, 0, 0]
     for message in (unfinished, new):
         await read(store, ann, message)

@@ -12,7 +12,7 @@ from deployments.gateway.schemas import Body
 from deployments.gateway.services import ServicesOf
 from deployments.gateway.v1.callers import ReaderOf, WriterOf
 from deployments.gateway.v1.chat.stored import streamed, whole
-from deployments.gateway.v1.fields import Metadata, invalid
+from deployments.gateway.v1.fields import Metadata, Text, invalid
 from deployments.gateway.v1.stored.answer import StoredAnswer
 from deployments.gateway.v1.stored.resume import AfterOf
 from deployments.generation import Json
@@ -39,7 +39,7 @@ async def list_completions(
     after: Mark = None,
     limit: Limit = 20,
     order: Order = "asc",
-    model: Annotated[str | None, Query(max_length=128)] = None,
+    model: Annotated[Text | None, Query(max_length=128)] = None,
 ) -> Response:
     """One's own stored completions that came to their end, the oldest first. `metadata[key]=value`: those with it."""
     page, has_more = await services.store.page(
