@@ -19,6 +19,7 @@ from deployments.generation import (
     Sampling,
     Started,
     Tokenized,
+    Tools,
 )
 from deployments.model.engine import (
     Engine,
@@ -59,11 +60,8 @@ def prompt_of(engine: Engine, model: Model, ask: Ask) -> list[int]:
     messages: Sequence[Json] = ask.messages
     if model.system_prompt and not any(message["role"] == "system" for message in messages):
         messages = [{"role": "system", "content": model.system_prompt}, *messages]
-    knows_tools = engine.template.knows_tools
-    messages = with_tools(messages, ask.tools, knows_tools)
-    functions = described(ask.tools) if knows_tools else []
     if not ask.trims:
-        return _rendered(engine, messages, functions)
+        return _rendered(engine, messages, ask.tools)
     head = next((place for place, said in enumerate(messages) if said["role"] != "system"), len(messages))
     # A prompt may begin where a user says something: what follows it, calls and their outputs, stays together.
     starts = [
@@ -71,7 +69,7 @@ def prompt_of(engine: Engine, model: Model, ask: Ask) -> list[int]:
     ]
     return longest(
         starts or [head],
-        lambda start: _rendered(engine, [*messages[:head], *messages[start:]], functions),
+        lambda start: _rendered(engine, [*messages[:head], *messages[start:]], ask.tools),
         room_of(engine, model, ask.sampling),
     )
 
@@ -83,7 +81,10 @@ def room_of(engine: Engine, model: Model, sampling: Sampling) -> int:
     return limit - min(model.max_tokens if sampling.max_tokens is None else sampling.max_tokens, limit // 4)
 
 
-def _rendered(engine: Engine, messages: Sequence[Json], functions: Sequence[Json]) -> list[int]:
+def _rendered(engine: Engine, messages: Sequence[Json], tools: Tools | None) -> list[int]:
+    knows_tools = engine.template.knows_tools
+    messages = with_tools(messages, tools, knows_tools)
+    functions = described(tools) if knows_tools else []
     try:
         return engine.render_chat(messages, functions)
     except PromptRefused:

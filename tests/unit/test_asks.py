@@ -15,7 +15,7 @@ import pytest
 from deployments.config import Settings, bundled_model_file
 from deployments.generation import Ask, Ended, Function, Item, Json, Piece, Sampling, Started, Tools
 from deployments.model import asks
-from deployments.model.engine import Engine, EngineOptions
+from deployments.model.engine import Engine, EngineOptions, PromptTooLong
 from deployments.model.engine.chat_template import ChatTemplate
 from deployments.tool_syntax import AnswerParser, CallArguments, CallStarted
 
@@ -146,3 +146,24 @@ async def test_the_stop_string_that_ended_an_answer_is_told(engine: Engine) -> N
     *_, end = await items(engine, ask)
     assert isinstance(end, Ended)
     assert (end.reason, end.stop_string) == ("stop", "beta")
+
+
+def test_what_does_not_fit_loses_its_oldest_turns_but_not_its_instructions(engine: Engine) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Bonn"}}}
+    instructions: Json = {"role": "system", "content": "Be brief."}
+    oldest: list[Json] = [
+        {"role": "user", "content": "old " * 400},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "Rain."},
+        {"role": "assistant", "content": "old " * 300},
+    ]
+    latest: list[Json] = [{"role": "user", "content": "new " * 400}, {"role": "assistant", "content": "Yes."}]
+    latest.append({"role": "user", "content": "And?"})
+    whole = Ask(messages=(instructions, *oldest, *latest), sampling=Sampling(max_tokens=100))
+    with pytest.raises(PromptTooLong):
+        engine.validate(asks.prepare(engine, MODEL, whole))
+    kept = asks.prepare(engine, MODEL, replace(whole, trims=True))
+    engine.validate(kept)
+    assert kept.prompt_token_ids == tuple(
+        asks.prompt_of(engine, MODEL, replace(whole, messages=(instructions, *latest)))
+    )
