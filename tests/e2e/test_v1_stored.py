@@ -267,6 +267,22 @@ def test_log_probabilities_are_kept_with_the_answer(owner: Person) -> None:
     assert owner.call("GET", f"{PATH}/{made['id']}") == made
 
 
+def test_calls_are_kept_with_the_answer(owner: Person) -> None:
+    city = {"type": "object", "properties": {"city": {"enum": ["Bonn", "Rome"]}}, "required": ["city"]}
+    weather = {"type": "function", "function": {"name": "weather", "parameters": city, "strict": True}}
+    made = owner.call("POST", PATH, asked(tools=[weather], tool_choice="required", max_tokens=60))
+    [call] = made["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"])["city"] in ("Bonn", "Rome")
+    assert made["choices"][0]["finish_reason"] == "tool_calls"
+    assert owner.call("GET", f"{PATH}/{made['id']}") == made
+    chunks = [json.loads(data) for _, data in replay(owner, made["id"])[:-1]]
+    calls = [
+        call for chunk in chunks for choice in chunk["choices"] for call in choice["delta"].get("tool_calls") or ()
+    ]
+    assert calls[0]["id"] == call["id"]
+    assert "".join(part["function"]["arguments"] for part in calls) == call["function"]["arguments"]
+
+
 def test_chat_in_a_thread_is_seen_by_all_and_answered_from_the_thread(owner: Person, person: Person) -> None:
     conversation = owner.converse(person)
     posted = owner.ask(conversation, "My cat is called Mimi. Remember that.")

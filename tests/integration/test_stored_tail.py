@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from db.migrate import migrate
-from db.pool import Database
+from db.pool import Database, Grant
 from deployments.config import Settings, Sse
 from deployments.gateway.threads.dispatcher import TurnDispatcher
 from deployments.gateway.v1.callers import READ, WRITE, Caller
@@ -46,11 +46,15 @@ class NoModels(TurnDispatcher):
 class Watched(Database):
     """Tells of each read that has come back."""
 
-    has_read: asyncio.Event
+    def __init__(self, pool: asyncpg.Pool, grant: Grant) -> None:
+        super().__init__(pool, grant)
+        self.has_read = asyncio.Event()
+        self.deltas = 0
 
     async def rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
         """As of every database."""
         found = await super().rows(name, *args)
+        self.deltas += sum(row["offset"] is not None for row in found)
         self.has_read.set()
         return found
 
@@ -152,7 +156,7 @@ async def test_who_waits_is_woken_by_each_commit(store: Functions, ann: Caller) 
     [claim] = await store.claim("replica", str(answer.message_id))
     async with aclosing(gateway.follow(answer)) as batches, asyncio.timeout(30):
         for number, text in enumerate(["one ", "two ", "three"]):
-            database.has_read = asyncio.Event()
+            database.has_read.clear()
             waiting = asyncio.create_task(anext(batches))
             await database.has_read.wait()
             await store.append(claim, number, text)
@@ -338,7 +342,8 @@ async def test_log_probabilities_come_back_as_they_were(store: Functions, gatewa
 async def test_tokens_are_counted_at_the_end_though_nobody_reads(store: Functions, ann: Caller) -> None:
     limits = Limits(None, 100)
     settings = Settings.model_validate({"api": {"tokens_per_minute": 100}})
-    gateway = Store(store.app, NoModels(), limits, settings)
+    database = Watched(store.app._pool, store.app._grant)  # pyright: ignore[reportPrivateUsage]
+    gateway = Store(database, NoModels(), limits, settings)
     used = asyncio.Event()
     limits.on_use = used.set
     answer = await begin(gateway, ann)
@@ -346,6 +351,18 @@ async def test_tokens_are_counted_at_the_end_though_nobody_reads(store: Function
     async with asyncio.timeout(30):
         await used.wait()
     assert [item.tokens for item in limits.take_usage()] == [2]
+    used.clear()
+    deleted = await begin(gateway, ann)
+    [claim] = await store.claim("replica", str(deleted.message_id))
+    await store.append(claim, 0, "one ")
+    async with asyncio.timeout(30):
+        while database.deltas < 3:
+            database.has_read.clear()
+            await database.has_read.wait()
+    await gateway.delete(ann, "chat", deleted.public_id)
+    async with asyncio.timeout(30):
+        await used.wait()
+    assert [item.tokens for item in limits.take_usage()] == [1]
     await gone_silent(gateway)
 
 

@@ -168,12 +168,17 @@ class Store:
         return answer
 
     async def _count(self, caller: Caller, answer: StoredAnswer) -> None:
-        """Charges the answer's tokens at its end. One that is deleted before costs nothing."""
+        """Charges the answer's tokens at its end; where it is deleted before, those that came."""
+        tokens = 0
         with contextlib.suppress(ApiError):
             async with aclosing(self.follow(answer)) as batches:
                 async for batch in batches:
-                    if isinstance(end := batch[-1], Ended):
-                        self._limits.charge(caller, end.prompt_tokens + end.completion_tokens)
+                    for item in batch:
+                        if isinstance(item, Piece):
+                            tokens += len(item.token_ids)
+                        elif isinstance(item, Ended):
+                            tokens = item.prompt_tokens + item.completion_tokens
+        self._limits.charge(caller, tokens)
 
     async def _of_own(self, query: str, credential: bytes, kind: Kind, public_id: str, *what: object) -> StoredAnswer:
         text = await self._call(query, credential, kind, public_id, *what)
