@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 
@@ -215,6 +215,7 @@ def test_the_request_is_repeated() -> None:
     assert shown["user"] == "ann"
 
 
+@settings(deadline=None)
 @given(
     texts=st.lists(st.sampled_from(["Good ", "\n", CALL, "<think>", "so", "</think>", "<tool", "[", '{"name"', " "])),
     cuts=st.lists(st.integers(0, 12)),
@@ -232,6 +233,8 @@ def test_the_events_are_the_same_however_the_items_come(
     assert [event.body for event in in_batches] == [event.body for event in at_once]
     assert [event.number for event in at_once] == list(range(len(at_once)))
     _check_whole(fold, at_once)
+    stored, _ = folded([[Started(0), Piece(0, "".join(texts)), items[-1]]], [WEATHER], background=background)
+    assert stored.response == fold.response, "what is kept of it is its text"
 
 
 def _check_whole(fold: ResponseFold, events: Sequence[Event]) -> None:
