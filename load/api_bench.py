@@ -160,7 +160,7 @@ class Bench:
             config = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "litellm.yaml"
             proxy = stack.enter_context(litellm_proxy(self._folder, config, rival.url))
             await CompletionClient(rival.url).wait_until_ready()
-            await CompletionClient(proxy.url).wait_until_ready(path="/health/liveliness")
+            await CompletionClient(proxy.url).wait_until_ready(240, "/health/liveliness")
             targets = {
                 "product": (self._product.url, "same", self._key),
                 "litellm": (proxy.url, LITELLM_MODEL, LITELLM_KEY),

@@ -57,7 +57,7 @@ class ReplicaLoads:
     async def _find(self, session: aiohttp.ClientSession) -> str:
         """Where the node's agent tells of metrics: at a port that it has chosen itself."""
         for process in self._command.children(recursive=True):
-            if "dashboard/agent.py" not in " ".join(process.cmdline()):
+            if "DashboardAgent" not in " ".join(process.cmdline()):
                 continue
             for connection in process.net_connections("inet"):
                 if connection.status != psutil.CONN_LISTEN:

@@ -55,8 +55,8 @@ def llama_server(folder: Path, model: Path, slots: int, sequence_tokens: int, th
 
 
 def litellm_proxy(folder: Path, config: Path, target: str) -> Server:
-    """LiteLLM's proxy, installed by load/install_litellm.sh, in front of an OpenAI-compatible server: a worker for each
-    core, no database, a key that it checks, nothing logged. Its model is LITELLM_MODEL, its key LITELLM_KEY."""
+    """LiteLLM's proxy, installed by load/install_litellm.sh, in front of an OpenAI-compatible server: as it comes, no
+    database, a key that it checks, nothing logged. Its model is LITELLM_MODEL, its key LITELLM_KEY."""
     port = free_port()
     upstream = {"model": f"openai/{LITELLM_MODEL}", "api_base": f"{target}/v1", "api_key": "none"}
     settings = {
@@ -68,10 +68,18 @@ def litellm_proxy(folder: Path, config: Path, target: str) -> Server:
     # It looks for prices on the net, and waits, unless it is told to use those that it brings.
     environment = dict(os.environ) | {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     program = folder / "litellm" / "bin" / "litellm"
-    sizes = ["--num_workers", str(os.cpu_count() or 1), "--telemetry", "False"]
-    return Server(
-        [str(program), "--config", str(config), "--host", "127.0.0.1", "--port", str(port), *sizes], port, environment
-    )
+    command = [
+        str(program),
+        "--config",
+        str(config),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--telemetry",
+        "False",
+    ]
+    return Server(command, port, environment)
 
 
 def engine_server(model: Path, options: dict[str, Any], wait_policy: str = "default") -> Server:

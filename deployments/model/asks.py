@@ -156,7 +156,7 @@ async def embed(engine: Engine, texts: Sequence[str | tuple[int, ...]]) -> Embed
     tokens = 0
     try:
         for text in texts:
-            token_ids = engine.tokenize(text) if isinstance(text, str) else text
+            token_ids = engine.vocabulary.tokenize(text, is_whole=True) if isinstance(text, str) else text
             tokens += len(token_ids)
             vectors.append(tuple((await engine.embed(token_ids)).tolist()))
     except EngineError as error:
@@ -218,26 +218,33 @@ async def _one(engine: Engine, generation: Generation, index: int) -> AsyncItera
 
 
 async def _several(engine: Engine, generations: Sequence[Generation]) -> AsyncIterator[list[Item]]:
-    made: asyncio.Queue[Item] = asyncio.Queue()
+    # No TaskGroup: one must not be left in the middle, as a generator is by a caller who leaves.
+    made: asyncio.Queue[Item | asyncio.Task[None]] = asyncio.Queue()
 
     async def pass_on(index: int, generation: Generation) -> None:
         async for batch in _one(engine, generation, index):
             for item in batch:
                 made.put_nowait(item)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(pass_on(*numbered)) for numbered in enumerate(generations)]
-        running = len(generations)
-        try:
-            while running:
-                batch = [await made.get()]
-                while not made.empty():
-                    batch.append(made.get_nowait())
-                running -= sum(isinstance(item, Ended) for item in batch)
-                yield batch
-        finally:
-            for task in tasks:
-                task.cancel()
+    tasks = [asyncio.create_task(pass_on(*numbered)) for numbered in enumerate(generations)]
+    for task in tasks:
+        task.add_done_callback(made.put_nowait)
+    running = len(tasks)
+    try:
+        while running:
+            batch = [await made.get()]
+            while not made.empty():
+                batch.append(made.get_nowait())
+            for ended in batch:
+                if isinstance(ended, asyncio.Task):
+                    ended.result()
+                    running -= 1
+            if items := [item for item in batch if not isinstance(item, asyncio.Task)]:
+                yield items
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def item_of(engine: Engine, index: int, made: TokenDelta | Finish) -> Piece | Ended:

@@ -137,8 +137,8 @@ class Answer:
 
     async def __aiter__(self) -> AsyncGenerator[Batch, None]:
         assert self._stream is not None
-        yield self._first
         try:
+            yield self._first
             while True:
                 try:
                     async for batch in self._stream:
