@@ -110,7 +110,8 @@ class Engine:
         return made
 
     async def embed(self, token_ids: ListLike[int]) -> NDArray[np.float32]:
-        """The pooled vector of a text, of length 1. Raises NoEmbeddings, PromptTooLong."""
+        """The pooled vector of a text, of length 1. Raises NoEmbeddings, PromptTooLong, InvalidRequest."""
+        self.vocabulary.check(token_ids, "input")
         return await asyncio.wrap_future(self._worker.call(lambda: self._embed(token_ids)))
 
     def _embed(self, token_ids: ListLike[int]) -> NDArray[np.float32]:

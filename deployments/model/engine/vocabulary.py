@@ -39,12 +39,13 @@ class Vocabulary:
         """What those of these names that are control tokens' are as text; any other token's text is its piece."""
         return {self._controls[name]: name.encode() for name in names if name in self._controls}
 
-    def tokenize(self, text: str, special: bool = False) -> list[int]:
-        """Token ids of a text. With `special`, names of special tokens become those tokens: never for user text."""
+    def tokenize(self, text: str, special: bool = False, is_whole: bool = False) -> list[int]:
+        """Token ids of a text. With `special`, names of special tokens become those tokens: never for user text. One
+        that `is_whole` gets the tokens that the model wants at its beginning and its end."""
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         tokens = (ctypes.c_int32 * room)()
-        count = llama.llama_tokenize(self.handle, data, len(data), tokens, room, False, special)
+        count = llama.llama_tokenize(self.handle, data, len(data), tokens, room, is_whole, special)
         return list(tokens[:count])
 
     def check(self, tokens: Sequence[int], param: str) -> None:
