@@ -49,6 +49,12 @@ from deployments.tool_syntax import (
     with_tools,
 )
 
+# A batch on its way to the Gateway and the client takes cores from the engine, whose threads wait for each other: with
+# many answers their text gathers for a while, as it does on its way to the log (append_writer.py). First words and ends
+# do not wait.
+PAUSE_SECONDS = 0.01  # for each answer that is made
+LONGEST_PAUSE_SECONDS = 0.1
+
 
 def prompt_of(engine: Engine, model: Model, ask: Ask) -> list[int]:
     """Token ids of what the model reads. Raises PromptRefused, InvalidRequest."""
@@ -210,11 +216,13 @@ async def generate(engine: Engine, model: Model, ask: Ask) -> AsyncIterator[list
 
 
 async def _one(engine: Engine, generation: Generation, index: int) -> AsyncIterator[list[Item]]:
+    loop, not_before = asyncio.get_running_loop(), 0.0
     while True:
-        ready = await generation.ready()
+        ready = await generation.ready(not_before)
         yield [item_of(engine, index, made) for made in ready]
         if isinstance(ready[-1], Finish):
             return
+        not_before = loop.time() + min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * engine.running)
 
 
 async def _several(engine: Engine, generations: Sequence[Generation]) -> AsyncIterator[list[Item]]:

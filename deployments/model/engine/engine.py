@@ -138,6 +138,11 @@ class Engine:
         return repr((self._digest, [(digest(path), scale) for path, scale in self.options.lora]))
 
     @property
+    def running(self) -> int:
+        """Answers that have a slot now."""
+        return len(self._stepper.scheduler.running)
+
+    @property
     def alive(self) -> bool:
         """Whether it can still generate."""
         return self._worker.alive
