@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
+from pydantic_core import from_json
+
 from deployments.generation import Function, Json, Tools
 from deployments.tool_syntax.markers import CALL, CALL_END
 
@@ -70,9 +72,9 @@ def _call(call: Json) -> Json:
 
 
 def _arguments(function: Json) -> object:
-    """As an object, which templates write out; what is no JSON stays the text that it is."""
+    """As an object, which templates write out; what is no JSON, or too deep, stays the text that it is."""
     try:
-        return json.loads(function.get("arguments") or "{}")
+        return from_json(function.get("arguments") or "{}")
     except ValueError:
         return function["arguments"]
 

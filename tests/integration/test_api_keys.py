@@ -133,6 +133,15 @@ async def test_a_key_for_writing_does_not_read(ann: Browser, api: httpx.AsyncCli
     assert await refusal(api, (await make(ann, scopes=["v1.write"]))["key"], 403) == "insufficient_scope"
 
 
+async def test_a_key_in_a_cookie_is_no_session(ann: Browser, api: httpx.AsyncClient) -> None:
+    key = (await make(ann))["key"]
+    # Cookies can hold any byte, written in octal: what a key's hash begins with, too.
+    for before in ("", "rustygpt api key\\012", "\\377rustygpt api key\\012"):
+        cookie = {"Cookie": f'SESSION_ID="{before}{key}"'}
+        assert (await api.get("/api/conversations", headers=cookie)).status_code == 401
+        assert (await api.get("/v1/models", headers=cookie)).status_code == 401
+
+
 async def test_only_administrators_make_keys_for_administration(ann: Browser, ben: Browser) -> None:
     body = {"name": "admin", "scopes": ["admin.limits"]}
     await ann.call("POST", "/api/keys", body, 201)

@@ -13,6 +13,7 @@ from deployments.gateway.v1.responses.items import listed
 from deployments.gateway.v1.responses.prompt import ask_of, echo_of, history_of, warnings_of
 from deployments.gateway.v1.responses.schemas import ResponseRequest
 from deployments.generation import Ask, Json
+from deployments.tool_syntax import with_tools
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
 TIME = {"type": "function", "name": "time", "parameters": {"type": "object"}}
@@ -53,7 +54,7 @@ def test_items_become_messages() -> None:
         CALL,
         OUTPUT,
     ]
-    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Bonn"}}}
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
     assert ask(input=said).messages == (
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "How is\nit?"},
@@ -66,6 +67,17 @@ def test_calls_of_one_answer_are_one_message() -> None:
     other = CALL | {"call_id": "call_2"}
     messages = ask(input=[{"role": "user", "content": "Hello"}, CALL, other, OUTPUT]).messages
     assert [call["id"] for call in messages[1]["tool_calls"]] == ["call_1", "call_2"]
+
+
+@pytest.mark.parametrize("template_knows_tools", [True, False])
+def test_calls_and_their_outputs_can_be_rendered(template_knows_tools: bool) -> None:
+    messages = ask(input=[{"role": "user", "content": "Hello"}, CALL, OUTPUT]).messages
+    called, answered = with_tools(messages, None, template_knows_tools)[1:]
+    assert "Rain." in answered["content"]
+    if template_knows_tools:
+        assert called["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Bonn"}}
+    else:
+        assert '{"name": "weather", "arguments": {"city": "Bonn"}}' in called["content"]
 
 
 def test_an_output_without_its_call_is_refused() -> None:

@@ -316,3 +316,10 @@ def test_a_template_that_knows_tools_gets_arguments_as_objects() -> None:
     assert made["id"] == result["tool_call_id"]
     assert len(made["id"]) == 9
     assert CALLED[1]["tool_calls"][0]["id"] == "call_1"
+
+
+@pytest.mark.parametrize("arguments", ["{'a': 1}", '{"a": ' * 5000 + "1" + "}" * 5000])
+def test_arguments_that_no_template_could_write_stay_text(arguments: str) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+    [answered] = with_tools([{"role": "assistant", "content": "", "tool_calls": [call]}], TOOLS, True)
+    assert answered["tool_calls"][0]["function"]["arguments"] == arguments

@@ -46,9 +46,9 @@ def key_prefix(key: str) -> str:
 
 
 def key_hash(key: str) -> bytes:
-    """What the database knows of a key. Not the hash that the same text would have as a session's token: a key, which
-    may do little, must not pass for a session, which may do everything."""
-    return hashlib.sha256(b"rustygpt api key\n" + key.encode()).digest()
+    """What the database knows of a key. No text has this hash as a session's token, since no text has the byte 0xff in
+    UTF-8: a key, which may do little, must not pass for a session, which may do everything."""
+    return hashlib.sha256(b"\xffrustygpt api key\n" + key.encode()).digest()
 
 
 def _key_of(random: bytes) -> str:

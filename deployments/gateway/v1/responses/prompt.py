@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from deployments.config import Model
@@ -113,12 +112,8 @@ def warnings_of(body: ResponseRequest) -> list[str]:
 
 
 def _call(item: Json) -> Json:
-    # Templates write arguments as JSON themselves; what is none is passed on as it was.
-    try:
-        arguments = json.loads(item["arguments"])
-    except ValueError:
-        arguments = item["arguments"]
-    return {"id": item["call_id"], "type": "function", "function": {"name": item["name"], "arguments": arguments}}
+    function = {"name": item["name"], "arguments": item["arguments"]}
+    return {"id": item["call_id"], "type": "function", "function": function}
 
 
 def _check_calls(messages: Sequence[Json]) -> None:
