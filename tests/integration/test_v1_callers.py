@@ -165,3 +165,20 @@ async def test_the_rest_of_the_product_keeps_its_problems(api: httpx.AsyncClient
     for path in ("/api/auth/me", "/v10", "/nothing"):
         answer = await api.get(path)
         assert answer.headers["content-type"] == "application/problem+json", path
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "status"),
+    [
+        ("/v1/chat/completions", '"logit_bias": {"\\ud800": 1}', 400),
+        ("/v1/chat/completions", '"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]', 400),
+        ("/v1/messages", '"max_tokens": 1, "tools": [{"name": "f", "input_schema": DEEP}]', 400),
+        ("/v1/messages", '"max_tokens": 1, "tools": [{"name": "f", "input_schema": {"maximum": HUGE}}]', 404),
+    ],
+    ids=["half a character", "deep", "deep of Anthropic's", "a huge number"],
+)
+async def test_odd_json_is_no_failure(api: httpx.AsyncClient, key: str, path: str, more: str, status: int) -> None:
+    more = more.replace("DEEP", '{"a": ' * 800 + "1" + "}" * 800).replace("HUGE", str(2**70))
+    body = f'{{"model": "no such model", "messages": [{{"role": "user", "content": "Hi"}}], {more}}}'
+    answer = await api.post(path, content=body, headers=bearer(key) | {"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.gateway.v1.errors import ApiError
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.messages.encode import Frame, MessageFold
 from deployments.gateway.v1.messages.prompt import ask_of, messages_of
 from deployments.gateway.v1.messages.schemas import CountRequest, MessagesRequest
@@ -226,3 +227,17 @@ def test_what_cannot_be_asked_is_refused_by_its_place(changes: dict[str, Any], p
     with pytest.raises(ApiError) as refused:
         ask_of(request(**changes), "", 60.0)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_numbers_of_any_size_come_and_go() -> None:
+    called = f'<tool_call>\n{{"name": "weather", "arguments": {{"n": {2**70}}}}}\n</tool_call>'
+    _, message = told(Piece(0, called), ended())
+    assert json.loads(json_bytes(message))["content"][0]["input"] == {"n": 2**70}
+    answered = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "2"}
+    turns = [
+        *HI,
+        {"role": "assistant", "content": [message["content"][0] | {"id": "toolu_1"}]},
+        {"role": "user", "content": [answered]},
+    ]
+    [_, said, _] = messages_of(CountRequest.model_validate({"model": "m", "messages": turns}))
+    assert json.loads(said["tool_calls"][0]["function"]["arguments"]) == {"n": 2**70}

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
-import orjson
 from fastapi.responses import Response
 
 from deployments.gateway.v1.errors import ApiError, error_body
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.sse import EventStream, event
 from deployments.generation import Item, Json
 
@@ -37,7 +37,7 @@ async def answered(
     async with aclosing(items):
         async for batch in items:
             fold.feed(batch)
-    return Response(orjson.dumps(fold.whole()), media_type="application/json")
+    return Response(json_bytes(fold.whole()), media_type="application/json")
 
 
 async def _events(items: AsyncGenerator[list[Item], None], fold: Fold) -> AsyncGenerator[bytes, None]:
@@ -46,10 +46,10 @@ async def _events(items: AsyncGenerator[list[Item], None], fold: Fold) -> AsyncG
         try:
             async for batch in items:
                 if made := fold.feed(batch):
-                    yield b"".join(event(orjson.dumps(chunk)) for chunk in made)
+                    yield b"".join(event(json_bytes(chunk)) for chunk in made)
                     if "error" in made[-1]:
                         return
         except ApiError as error:
-            yield event(orjson.dumps(error_body(error)))
+            yield event(json_bytes(error_body(error)))
             return
     yield DONE

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import orjson
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -16,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from db.errors import DatabaseUnavailable, RefusedError
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.generation import Refused
 from deployments.problems import HANDLERS, ProblemError, problem
 
@@ -134,7 +134,7 @@ def error_answer(error: ApiError, scope: Scope) -> Response:
         retry = UNAVAILABLE_RETRY_SECONDS
     if retry is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry)))
-    return Response(orjson.dumps(body), error.status, headers, media_type="application/json")
+    return Response(json_bytes(body), error.status, headers, media_type="application/json")
 
 
 def refusal(scope: Scope, status: int, code: str, message: str) -> Response:

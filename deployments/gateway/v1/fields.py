@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from deployments.gateway.schemas import STORABLE
 from deployments.gateway.v1.errors import ApiError
@@ -13,6 +13,7 @@ from deployments.generation import Function, Json, Sampling, Tools
 
 MOST_STOP = 16
 MOST_TOOLS = 128
+MOST_LEVELS = 100
 
 
 class OpenBody(BaseModel):
@@ -41,7 +42,22 @@ def invalid(param: str, message: str) -> ApiError:
     return ApiError(400, "invalid_request_error", "invalid_value", message, param)
 
 
+def _not_too_deep(value: Json) -> Json:
+    # Whoever goes through it on its way may do so by recursion.
+    level: list[Any] = [value]
+    for _ in range(MOST_LEVELS):
+        level = [inner for item in level for inner in _members(item)]
+        if not level:
+            return value
+    raise ValueError(f"must have at most {MOST_LEVELS} levels of objects and lists within each other")
+
+
+def _members(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 Text = Annotated[str, STORABLE]
+Object = Annotated[Json, AfterValidator(_not_too_deep)]
 Metadata = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
 ]
@@ -94,7 +110,7 @@ class JsonSchema(BaseModel):
 
     name: Text = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")
     description: Text | None = None
-    schema_: Json = Field(default_factory=dict, alias="schema")
+    schema_: Object = Field(default_factory=dict, alias="schema")
     strict: bool | None = None
 
 
@@ -140,7 +156,7 @@ class FunctionSpec(BaseModel):
 
     name: FunctionName
     description: Text | None = None
-    parameters: Json | None = None
+    parameters: Object | None = None
     strict: bool | None = None
 
     def function(self) -> Function:

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from uuid import UUID
 
-import orjson
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -18,6 +17,7 @@ from deployments.gateway.v1.chat.schemas import MEANINGFUL, ChatRequest
 from deployments.gateway.v1.chunks import DONE
 from deployments.gateway.v1.errors import ApiError, error_body
 from deployments.gateway.v1.fields import Metadata, invalid, unsupported
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.sse import EventStream, event
 from deployments.gateway.v1.stored.answer import StoredAnswer
 from deployments.gateway.v1.stored.store import Place, credential_of, expired
@@ -142,12 +142,12 @@ async def _events(batches: AsyncGenerator[list[Item], None], fold: ChatFold, aft
                     number += 1
                     is_failed = "error" in chunk
                     if number > after:
-                        writes.append(event(orjson.dumps(chunk), number=number))
+                        writes.append(event(json_bytes(chunk), number=number))
                 if writes:
                     yield b"".join(writes)
         except ApiError as error:
             # Not of the answer, hence without a number: it is gone, or may not be read any more.
-            yield event(orjson.dumps(error_body(error)))
+            yield event(json_bytes(error_body(error)))
             return
     if not is_failed:
         yield DONE

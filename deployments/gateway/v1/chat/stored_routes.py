@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 
 from deployments.gateway.schemas import Body
@@ -13,6 +12,7 @@ from deployments.gateway.services import ServicesOf
 from deployments.gateway.v1.callers import ReaderOf, WriterOf
 from deployments.gateway.v1.chat.stored import streamed, whole
 from deployments.gateway.v1.fields import Metadata, Text, invalid
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.stored.answer import StoredAnswer
 from deployments.gateway.v1.stored.resume import AfterOf
 from deployments.generation import Json
@@ -127,4 +127,4 @@ def _page(shown: list[Json], has_more: bool) -> Response:
 
 
 def _json(body: Json) -> Response:
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    return Response(json_bytes(body), headers={"Cache-Control": "no-store"}, media_type="application/json")

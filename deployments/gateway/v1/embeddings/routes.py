@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Response
 
 from deployments.gateway.services import ServicesOf
 from deployments.gateway.v1.callers import WriterOf
 from deployments.gateway.v1.embeddings.schemas import MEANINGFUL, EmbeddingRequest
 from deployments.gateway.v1.fields import invalid
+from deployments.gateway.v1.json_text import json_bytes
 
 router = APIRouter(tags=["OpenAI API"])
 
@@ -37,7 +37,7 @@ async def embed(body: EmbeddingRequest, services: ServicesOf, caller: WriterOf) 
     made = {"object": "list", "data": data, "model": body.model, "usage": usage}
     if warnings:
         made["warnings"] = warnings
-    return Response(orjson.dumps(made), media_type="application/json")
+    return Response(json_bytes(made), media_type="application/json")
 
 
 def _encoded(vector: np.ndarray, form: str | None) -> str | list[float]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from deployments.gateway.v1.errors import ApiError
 from deployments.gateway.v1.fields import OtherPart, invalid, tools_of, unsupported
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.messages.schemas import (
     Block,
     CountRequest,
@@ -118,7 +117,7 @@ def _answer(blocks: Sequence[Block], place: str, called: set[str]) -> Json:
                 text.append(block.text)
             case ToolUseBlock():
                 called.add(block.id)
-                function = {"name": block.name, "arguments": orjson.dumps(block.input).decode()}
+                function = {"name": block.name, "arguments": json_bytes(block.input).decode()}
                 calls.append({"id": block.id, "type": "function", "function": function})
             case ThinkingBlock():
                 pass

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from deployments.gateway.services import ServicesOf
 from deployments.gateway.v1.callers import ReaderOf, WriterOf
 from deployments.gateway.v1.errors import ApiError, anthropic_body
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.messages.encode import Frame, MessageFold
 from deployments.gateway.v1.messages.prompt import ask_of, messages_of, tools_in
 from deployments.gateway.v1.messages.schemas import MEANINGFUL, CountRequest, MessagesRequest
@@ -52,7 +52,7 @@ async def create_message(body: MessagesRequest, request: Request, services: Serv
     async with aclosing(items):
         async for batch in items:
             fold.feed(batch)
-    return Response(orjson.dumps(fold.whole()), headers=headers, media_type="application/json")
+    return Response(json_bytes(fold.whole()), headers=headers, media_type="application/json")
 
 
 @router.post("/v1/messages/count_tokens")
@@ -71,6 +71,6 @@ async def _events(
         try:
             async for batch in items:
                 if made := fold.feed(batch):
-                    yield b"".join(event(orjson.dumps(item), item["type"]) for item in made)
+                    yield b"".join(event(json_bytes(item), item["type"]) for item in made)
         except ApiError as error:
-            yield event(orjson.dumps(anthropic_body(error, request_id)), "error")
+            yield event(json_bytes(anthropic_body(error, request_id)), "error")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from deployments.gateway.v1.fields import MOST_STOP, MOST_TOOLS, FunctionName, OpenBody, OtherPart, Text
+from deployments.gateway.v1.fields import MOST_STOP, MOST_TOOLS, FunctionName, Object, OpenBody, OtherPart, Text
 from deployments.generation import Json
 
 # Fields that change what the answer is: to ignore them would mislead.
@@ -29,7 +29,7 @@ class ToolUseBlock(BaseModel):
     type: Literal["tool_use"]
     id: Text
     name: FunctionName
-    input: Json
+    input: Object
 
 
 def _kind_of_part(value: Any) -> str:
@@ -91,7 +91,7 @@ class Tool(BaseModel):
     type: Text | None = None
     name: FunctionName
     description: Text | None = None
-    input_schema: Json | None = None
+    input_schema: Object | None = None
     strict: bool | None = None
 
 
@@ -113,7 +113,7 @@ class JsonFormat(BaseModel):
     """The answer follows a schema."""
 
     type: Literal["json_schema"]
-    schema_: Json = Field(alias="schema")
+    schema_: Object = Field(alias="schema")
 
 
 class OutputConfig(BaseModel):

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-import orjson
-
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.responses.output import Change, ItemStatus, OpenCall, OpenText
 from deployments.gateway.v1.responses.shape import Shape, Status, usage
 from deployments.gateway.v1.sse import event
@@ -36,7 +35,7 @@ class Event:
 
     def encoded(self, with_id: bool) -> bytes:
         """As it goes over the wire. With an id a client can go on after it."""
-        return event(orjson.dumps(self.body), self.type, self.number if with_id else None)
+        return event(json_bytes(self.body), self.type, self.number if with_id else None)
 
 
 class ResponseFold:

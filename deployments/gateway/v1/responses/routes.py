@@ -6,7 +6,6 @@ import secrets
 import time
 from typing import Annotated, Literal
 
-import orjson
 from fastapi import APIRouter, Query, Response
 
 from deployments.gateway.once import OnceOf
@@ -14,6 +13,7 @@ from deployments.gateway.services import Services, ServicesOf
 from deployments.gateway.v1.callers import Caller, ReaderOf, WriterOf
 from deployments.gateway.v1.errors import ApiError
 from deployments.gateway.v1.fields import invalid
+from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.metered import metered
 from deployments.gateway.v1.responses.events import ResponseFold
 from deployments.gateway.v1.responses.input_items import page_of
@@ -154,4 +154,4 @@ async def _history(services: Services, caller: Caller, response_id: str) -> list
 
 
 def _json(body: Json) -> Response:
-    return Response(orjson.dumps(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    return Response(json_bytes(body), headers={"Cache-Control": "no-store"}, media_type="application/json")

@@ -13,6 +13,7 @@ from deployments.gateway.v1.fields import (
     JsonObjectFormat,
     JsonSchema,
     Metadata,
+    Object,
     SamplingFields,
     Text,
     TextFormat,
@@ -41,7 +42,7 @@ class TextJsonSchemaFormat(JsonSchema):
     """JSON that follows a schema."""
 
     type: Literal["json_schema"]
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: Object = Field(alias="schema")
 
 
 class TextConfig(BaseModel):

@@ -1,0 +1,17 @@
+"""JSON for clients."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+
+def json_bytes(value: Any) -> bytes:
+    """The JSON of whatever clients send and models write, integers of any size and lone surrogates included, which
+    orjson refuses."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
