@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import time
@@ -11,8 +12,18 @@ from contextlib import closing
 from typing import Any, Literal, TypeVar
 
 import httpx
+import httpx2
 import pytest
-from openai import APIStatusError, BadRequestError, NotFoundError, OpenAI, Stream
+from openai import (
+    APIConnectionError,
+    APIStatusError,
+    BadRequestError,
+    InternalServerError,
+    NotFoundError,
+    OpenAI,
+    Stream,
+    omit,
+)
 from openai.types.responses import Response, ResponseFunctionToolCall, ResponseStreamEvent
 from pydantic import BaseModel
 
@@ -36,6 +47,8 @@ WEATHER: Any = {
         "additionalProperties": False,
     },
 }
+BROKEN = (APIConnectionError, InternalServerError, httpx2.TransportError)
+"""What a client sees while a replica starts again."""
 ENDED = ("completed", "incomplete", "failed", "cancelled")
 
 
@@ -179,6 +192,32 @@ def test_a_response_in_the_background_is_resumed_by_another_connection(client: O
     final = Response.model_validate(rest[-1]["response"])
     assert (final.status, final.usage and final.usage.output_tokens) == ("incomplete", 200)
     assert ended(client, response_id) == final
+
+
+def test_a_response_goes_on_after_its_writer_and_its_gateway_were_killed(client: OpenAI, product: Product) -> None:
+    seen: list[dict[str, Any]] = []
+    with contextlib.suppress(*BROKEN), closing(stream(client, **LONG, background=True)) as events:
+        seen += first(events, 8)
+        product.replica("Model").kill()
+        product.replica("Gateway").kill()
+        seen += told(events)
+    response_id = seen[0]["response"]["id"]
+    seen += resumed(client, response_id, seen[-1]["sequence_number"])
+    assert [event["sequence_number"] for event in seen] == list(range(len(seen)))
+    assert seen == resumed(client, response_id, None)
+    final = Response.model_validate(seen[-1]["response"])
+    assert (final.status, final.usage and final.usage.output_tokens) == ("incomplete", 200)
+
+
+def resumed(client: OpenAI, response_id: str, after: int | None) -> list[dict[str, Any]]:
+    """All events after one, over as many connections as it takes."""
+    found: list[dict[str, Any]] = []
+    while not found or found[-1]["type"] != "response.incomplete":
+        last = found[-1]["sequence_number"] if found else after
+        with contextlib.suppress(*BROKEN):
+            events = client.responses.retrieve(response_id, stream=True, starting_after=omit if last is None else last)
+            found.extend(checked(event).to_dict() for event in events)
+    return found
 
 
 def test_a_response_in_the_background_is_asked_for_until_it_has_ended(client: OpenAI) -> None:
