@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from db.embedded import EmbeddedPostgres
 from db.pool import Database, Grant
@@ -15,6 +16,10 @@ from deployments.config import bundled_model_file
 from deployments.model.engine import Tuning, Tunings
 from tests.support.person import PASSWORD, Person
 from tests.support.product import TUNING, Product
+
+# No test depends on how fast the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 _databases = itertools.count(1)
 
