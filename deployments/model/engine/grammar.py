@@ -57,7 +57,7 @@ class Grammar:
     """State of one answer that follows a grammar. For one thread at a time. Raises InvalidRequest."""
 
     def __init__(self, text: str, vocabulary: Vocabulary, produced: Sequence[int] = ()) -> None:
-        _refuse_deep(text)
+        _refuse_fatal(text)
         data = text.encode("utf-8", "replace")
         self._sampler = llama.llama_sampler_init_grammar(vocabulary.handle, data, b"root")
         if not self._sampler:
@@ -104,14 +104,19 @@ class Grammar:
         llama.llama_sampler_apply(self._sampler, ctypes.byref(array))
 
 
-def _refuse_deep(text: str) -> None:
+def _refuse_fatal(text: str) -> None:
     if len(text) > MOST_CHARACTERS:
         raise InvalidRequest("grammar", f"it has more than {MOST_CHARACTERS} characters")
     if "\0" in text:
         raise InvalidRequest("grammar", "it contains the character U+0000")
+    # What stands in texts, sets of characters and comments nests and repeats nothing.
+    rules = re.sub(r'"(\\.|[^"\\])*"|\[(\\.|[^\]\\])*\]|#[^\r\n]*', "", text)
+    for least, most in re.findall(r"\{\s*0*(\d+)\s*,\s*0*(\d+)\s*\}", rules):
+        # llama.cpp would write out as many as an unsigned number can be.
+        if int(least[:9]) > int(most[:9]):
+            raise InvalidRequest("grammar", f"{{{least},{most}}} repeats at least more often than at most")
     depth = 0
-    # Parentheses in texts and in sets of characters do not nest.
-    for sign in re.sub(r'"(\\.|[^"\\])*"|\[(\\.|[^\]\\])*\]', "", text):
+    for sign in rules:
         depth += (sign == "(") - (sign == ")")
         if depth > MOST_NESTING:
             raise InvalidRequest("grammar", f"it is nested more than {MOST_NESTING} levels deep")
