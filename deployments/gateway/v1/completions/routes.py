@@ -17,7 +17,6 @@ from deployments.gateway.v1.callers import Caller, WriterOf
 from deployments.gateway.v1.chunks import answered
 from deployments.gateway.v1.completions.encode import CompletionFold
 from deployments.gateway.v1.completions.schemas import MEANINGFUL, CompletionRequest
-from deployments.gateway.v1.errors import ApiError
 from deployments.gateway.v1.fields import invalid, schema_of
 from deployments.gateway.v1.metered import metered
 from deployments.generation import Ask, Ended, Item, Piece
@@ -49,7 +48,7 @@ async def _ask_all(services: Services, model_id: str, asks: Sequence[Ask]) -> li
     try:
         for ask in asks:
             answers.append(await services.asking.ask(model_id, ask))  # noqa: PERF401 those made are needed if one fails
-    except ApiError:
+    except BaseException:
         for answer in answers:
             answer.cancel()
         raise
@@ -86,7 +85,7 @@ async def _echo(services: Services, model_id: str, ask: Ask) -> str:
 
 async def joined(sources: list[AsyncGenerator[list[Item], None]], n: int) -> AsyncGenerator[list[Item], None]:
     """The items of several answers as they come; the first prompt's have the indices 0 to n - 1, and so on."""
-    made: asyncio.Queue[list[Item] | BaseException | None] = asyncio.Queue()
+    made: asyncio.Queue[list[Item] | Exception | None] = asyncio.Queue()
 
     async def pass_on(place: int, source: AsyncGenerator[list[Item], None]) -> None:
         async with aclosing(source):
@@ -94,7 +93,7 @@ async def joined(sources: list[AsyncGenerator[list[Item], None]], n: int) -> Asy
                 async for batch in source:
                     made.put_nowait([_moved(item, place * n) for item in batch])
                 made.put_nowait(None)
-            except ApiError as error:
+            except Exception as error:  # noqa: BLE001 whatever it is, it is raised below
                 made.put_nowait(error)
 
     async with AsyncExitStack() as stack:
@@ -105,7 +104,7 @@ async def joined(sources: list[AsyncGenerator[list[Item], None]], n: int) -> Asy
         running = len(sources)
         while running:
             batch = await made.get()
-            if isinstance(batch, BaseException):
+            if isinstance(batch, Exception):
                 raise batch
             if batch is None:
                 running -= 1
