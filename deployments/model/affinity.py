@@ -14,6 +14,11 @@ from deployments.prefixes import Prefix
 MOST_HOLDERS = 8
 LIGHT_LOAD = 2
 """Requests that a replica may always have: for a single one beside it, say a thread's other branch, it pays to wait."""
+LOAD_BLOCKS = 4
+"""So many blocks are computed anew rather than to be one more at a replica: about 120 tokens, which take as long as
+another answer in the batch delays one's own."""
+HOME_BLOCKS = 8
+"""So much nearer is the replica that a thread's hash names, where nobody has more of its prompt."""
 
 Kind = Literal["affinity", "guarded", "new"]
 
@@ -59,19 +64,22 @@ class PrefixMap:
 
 @dataclass(frozen=True)
 class Choice:
-    """Replicas in the order in which to try them, and why the first is first: it has most of the prefix; it has not,
-    since the one that has is loaded; nobody has any of it."""
+    """Replicas in the order in which to try them, and why the first is first: none has more of the prefix; another has
+    more, but is loaded; nobody has any of it."""
 
     order: tuple[str, ...]
     kind: Kind
 
 
 class Affinity:
-    """Longest prefix first, within bounded loads.
+    """Longest prefix first, weighed against load, within bounded loads.
+
+    What counts for a replica is how many leading blocks it has, less `LOAD_BLOCKS` for each request in flight. Where
+    the replica that the thread's hash names (rendezvous hashing, the same in every process) has as much as any, it
+    counts for `HOME_BLOCKS` more: so processes that know nothing of each other agree on what is new to them.
 
     A replica may have a request if with it its load is at most `load_factor` times the mean (rounded up to whole
-    requests, so that there is always one that may), or 2, and no more than its `capacity`. What nobody has begun goes
-    where its thread's hash says (rendezvous hashing), the same in every process.
+    requests, so that there is always one that may), or 2, and no more than its `capacity`.
     """
 
     def __init__(self, limit_blocks: int, load_factor: float) -> None:
@@ -83,11 +91,18 @@ class Affinity:
         mean = (sum(loads.values()) + 1) / len(loads)
         bound = min(capacity, max(LIGHT_LOAD, math.ceil(self._load_factor * mean)))
         depths = self.prefixes.depths(prefix.blocks)
-        wishes = sorted(loads, key=lambda replica: (-depths.get(replica, 0), _weight(prefix.thread, replica)))
-        if loads[wishes[0]] < bound:
-            return Choice(tuple(wishes), "affinity" if depths.get(wishes[0]) else "new")
-        others = sorted(wishes, key=lambda replica: (loads[replica] >= bound, -depths.get(replica, 0), loads[replica]))
-        return Choice(tuple(others), "guarded" if depths.get(wishes[0]) else "new")
+        longest = max(depths.get(replica, 0) for replica in loads)
+        weights = {replica: _weight(prefix.thread, replica) for replica in loads}
+        home = min(weights, key=weights.__getitem__)
+
+        def rank(replica: str) -> tuple[bool, int, bytes]:
+            depth = depths.get(replica, 0)
+            nearness = HOME_BLOCKS if replica == home and depth == longest else 0
+            return loads[replica] >= bound, LOAD_BLOCKS * loads[replica] - depth - nearness, weights[replica]
+
+        order = sorted(loads, key=rank)
+        kind: Kind = "guarded" if depths.get(order[0], 0) < longest else "affinity" if longest else "new"
+        return Choice(tuple(order), kind)
 
     def note(self, prefix: Prefix, replica: str) -> None:
         """The replica took a request."""

@@ -63,7 +63,7 @@ def test_the_longest_prefix_wins() -> None:
     choose = affinity(a=[prefix("1")], b=[prefix("1", "2", "3")], c=[prefix("1", "2")]).choose
     choice = choose(prefix("1", "2", "3", "4"), idle("a", "b", "c"), 100)
     assert choice.kind == "affinity"
-    assert choice.order == ("b", "c", "a")
+    assert choice.order[0] == "b"
 
 
 def test_what_is_new_goes_to_the_same_replica_from_every_gateway() -> None:
@@ -99,11 +99,32 @@ def test_a_new_replica_takes_only_its_share_of_what_is_new() -> None:
 # Load
 
 
+def long(*parts: str) -> Prefix:
+    """Each part is 10 blocks."""
+    return prefix(*(f"{part}{block}" for part in parts for block in range(10)))
+
+
 def test_a_loaded_replica_gives_way_to_the_next_longest_prefix() -> None:
-    choose = affinity(a=[prefix("1", "2")], b=[prefix("1")]).choose
-    choice = choose(prefix("1", "2"), {"a": 9, "b": 3, "c": 0}, 100)
+    choose = affinity(a=[long("1", "2", "3")], b=[long("1", "2")]).choose
+    choice = choose(long("1", "2", "3"), {"a": 9, "b": 4, "c": 0}, 100)
     assert choice.kind == "guarded"
     assert choice.order[0] == "b"
+
+
+def test_a_long_prefix_is_worth_waiting_for_and_a_short_one_is_not() -> None:
+    loads = {"a": 4, "b": 2, "c": 3}
+    assert affinity(a=[long("1")]).choose(long("1"), loads, 100).order[0] == "a"
+    assert affinity(a=[prefix("1")]).choose(prefix("1"), loads, 100).order[0] != "a"
+
+
+def test_threads_that_begin_alike_at_once_do_not_pile_up_where_the_first_one_went() -> None:
+    made, load = Affinity(1000, FACTOR), idle(*"abc")
+    for number in range(12):
+        asked = prefix(*"system", str(number), thread=str(number))
+        chosen = made.choose(asked, load, 100).order[0]
+        made.note(asked, chosen)
+        load[chosen] += 1
+    assert max(load.values()) <= 5
 
 
 def test_what_no_other_replica_has_goes_to_the_least_loaded() -> None:
@@ -113,9 +134,9 @@ def test_what_no_other_replica_has_goes_to_the_least_loaded() -> None:
 
 
 def test_two_requests_are_never_too_many() -> None:
-    choose = affinity(a=[prefix("1")]).choose
-    assert choose(prefix("1"), {"a": 1, "b": 0, "c": 0}, 100).order[0] == "a"
-    assert choose(prefix("1"), {"a": 2, "b": 0, "c": 0}, 100).order[0] != "a"
+    choose = affinity(a=[long("1")]).choose
+    assert choose(long("1"), {"a": 1, "b": 0, "c": 0}, 100).order[0] == "a"
+    assert choose(long("1"), {"a": 2, "b": 0, "c": 0}, 100).order[0] != "a"
 
 
 def test_a_full_replica_is_not_asked_though_all_are_loaded_alike() -> None:
@@ -129,17 +150,16 @@ def test_no_load_rises_above_its_bound(history: list[tuple[Prefix, str]], asked:
     assert load[chosen] + 1 <= bound(load)
 
 
-@given(histories, chains, loads)
-def test_among_those_that_may_the_longest_prefix_wins(
-    history: list[tuple[Prefix, str]], asked: Prefix, load: dict[str, int]
+@given(histories, chains, st.sets(st.sampled_from(REPLICAS), min_size=1), st.integers(0, 40))
+def test_among_replicas_that_are_loaded_alike_the_longest_prefix_wins(
+    history: list[tuple[Prefix, str]], asked: Prefix, replicas: set[str], load: int
 ) -> None:
-    chosen = after(history).choose(asked, load, 1000).order[0]
+    choice = after(history).choose(asked, dict.fromkeys(replicas, load), 1000)
     depth = {
-        replica: max((common(sent, asked) for sent, to in history if to == replica), default=0)
-        for replica, requests in load.items()
-        if requests < bound(load)
+        replica: max((common(sent, asked) for sent, to in history if to == replica), default=0) for replica in replicas
     }
-    assert depth[chosen] == max(depth.values())
+    assert depth[choice.order[0]] == max(depth.values())
+    assert choice.kind == ("affinity" if max(depth.values()) else "new")
 
 
 @given(st.lists(st.tuples(chains, st.booleans()), max_size=200))

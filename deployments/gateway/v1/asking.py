@@ -66,7 +66,9 @@ class Asking:
     def _handle(self, model_id: str) -> DeploymentHandle:
         self.check(model_id)
         if model_id not in self._handles:
-            self._handles[model_id] = serve.get_deployment_handle(MODEL_DEPLOYMENT, model_app(model_id))
+            handle = serve.get_deployment_handle(MODEL_DEPLOYMENT, model_app(model_id))
+            # Batches of items take a third of the time that they take with Serve's default, cloudpickle.
+            self._handles[model_id] = handle.options(request_serialization="pickle", response_serialization="pickle")
         return self._handles[model_id]
 
     def check(self, model_id: str) -> None:
