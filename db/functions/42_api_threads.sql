@@ -291,8 +291,10 @@ begin
         return 'completed';   -- it was imported
     end if;
     perform rustygpt.lock_channel(turn.conversation_id);
-    select * into strict turn from rustygpt.turns where message_id = p_message_id for update;
-    if turn.state = 'done' then
+    select * into turn from rustygpt.turns where message_id = p_message_id for update;
+    if not found then
+        return 'completed';   -- it was deleted just now
+    elsif turn.state = 'done' then
         return case when (select finish_reason from rustygpt.messages where id = p_message_id) = 'cancelled'
                then 'cancelled' else 'completed' end;
     elsif turn.state = 'queued' or turn.lease_expires_at < now() then

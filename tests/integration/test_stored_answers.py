@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from datetime import timedelta
 from typing import Any
@@ -17,7 +18,7 @@ from deployments.generation import ASK, Ask, Sampling
 from deployments.model.claim import Claim
 from tests.integration.conftest import HOUR, Store
 from tests.integration.test_timers import SETTINGS
-from tests.integration.together import end_of_inbox, inbox, join, together
+from tests.integration.together import end_of_inbox, inbox, join, lock_is_waited_for, together
 
 NONE = timedelta(0)
 ASKED = Ask(messages=({"role": "user", "content": "Hello?"},), sampling=Sampling(seed=7, stop=("END",)), user="ann")
@@ -245,6 +246,18 @@ async def test_writer_of_a_deleted_answer_is_told_to_stop(store: Store) -> None:
     assert await store.append(claim, 1, "two") == [[message, "lost"]]
     assert await store.finish(claim) is False
     assert await store.claim("another", message) == []
+
+
+async def test_cancel_of_an_answer_that_is_just_being_deleted_finds_none(
+    store: Store, superuser: asyncpg.Connection
+) -> None:
+    ann = store.sessions["ann"]
+    message = await stored(store, ann)
+    async with superuser.transaction():
+        await superuser.execute("select rustygpt.remove_response($1)", UUID(message))
+        cancelling = asyncio.create_task(refused(store, 404, "cancel_response", ann, HOUR, "chat", UUID(message)))
+        await lock_is_waited_for(superuser)
+    await cancelling
 
 
 async def test_cancel_ends_what_nobody_writes_and_tells_who_writes(store: Store) -> None:
