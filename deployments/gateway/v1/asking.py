@@ -5,25 +5,28 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
 from deployments.config import Llm
 from deployments.gateway.v1.errors import ApiError, from_refused
-from deployments.generation import Ask, Embedded, Item, Piece, Refused, Started, Tokenized
+from deployments.generation import Ask, Embedded, Item, Piece, Refused, Tokenized
 from deployments.messages import MODEL_DEPLOYMENT, model_app
 
 logger = logging.getLogger(__name__)
 
 Batch = list[Item]
-Made = TypeVar("Made")
 
 VALIDATE_SECONDS = 1.0
+
+# Of texts to embed, in one call: characters, or tokens.
+PORTION_TEXTS = 16
+PORTION_LENGTH = 8_000
 
 # Deaths of replicas that one request survives without a token between them: more, and the request is at fault.
 MOST_DEATHS = 5
@@ -45,7 +48,13 @@ class Asking:
 
     async def embed(self, model_id: str, texts: Sequence[str | tuple[int, ...]]) -> Embedded:
         """A vector for each text. Raises ApiError."""
-        return await self._call(self._handle(model_id).embed.remote(tuple(texts)))
+        vectors: list[tuple[float, ...]] = []
+        tokens = 0
+        for portion in portions(texts):
+            made: Embedded = await self._call(self._handle(model_id).embed.remote(portion))
+            vectors += made.vectors
+            tokens += made.tokens
+        return Embedded(tuple(vectors), tokens)
 
     async def tokenize(self, model_id: str, ask: Ask) -> Tokenized:
         """The prompt that an Ask makes. Raises ApiError."""
@@ -78,12 +87,17 @@ class Asking:
             message = f"There is no model {model_id!r}. There are: {names}."
             raise ApiError(404, "invalid_request_error", "model_not_found", message, "model")
 
-    async def _call(self, response: Awaitable[Made | Refused]) -> Made:
+    async def _call(self, response: DeploymentResponse[Any] | DeploymentResponseGenerator[Any]) -> Any:
+        assert not isinstance(response, DeploymentResponseGenerator), "the handle does not stream"
         try:
             async with asyncio.timeout(self._start_seconds):
                 made = await response
         except TimeoutError:
+            response.cancel()
             raise starting() from None
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
         except (RayError, RayServeException) as error:
             raise unreachable(error) from None
         if isinstance(made, Refused):
@@ -154,10 +168,7 @@ class Answer:
                 produced = (*self._ask.produced_token_ids, *self._produced)
                 self._ask = dataclasses.replace(self._ask, produced_token_ids=produced)
                 self._produced.clear()
-                await self.open()
-                self._first = [item for item in self._first if not isinstance(item, Started)]
-                if self._first:
-                    yield self._first
+                await self.open()  # what comes first has come before
         finally:
             self._stream.cancel()
 
@@ -167,6 +178,19 @@ class Answer:
             if isinstance(item, Piece) and item.token_ids:
                 self._produced += item.token_ids
                 self._deaths = 0
+
+
+def portions(texts: Sequence[str | tuple[int, ...]]) -> Iterator[tuple[str | tuple[int, ...], ...]]:
+    """The texts in their order, a few at a time: so many take no longer than a model may take to answer, and nobody
+    computes the rest for a client that has left."""
+    portion: list[str | tuple[int, ...]] = []
+    for text in texts:
+        if portion and (len(portion) == PORTION_TEXTS or sum(map(len, portion)) + len(text) > PORTION_LENGTH):
+            yield tuple(portion)
+            portion = []
+        portion.append(text)
+    if portion:
+        yield tuple(portion)
 
 
 def starting() -> ApiError:
