@@ -237,6 +237,14 @@ def test_the_events_are_the_same_however_the_items_come(
     assert stored.response == fold.response, "what is kept of it is its text"
 
 
+def test_whoever_goes_on_after_a_stream_that_broke_off_misses_nothing() -> None:
+    fold, told = folded([[Started(10), *pieces("Good ")]])
+    [error] = fold.break_off("not_found", "It is gone.")
+    TYPES[error.type].model_validate(error.body)
+    assert error.number == told[-1].number
+    assert fold.feed(pieces("morning."))[0].number == error.number + 1
+
+
 def _check_whole(fold: ResponseFold, events: Sequence[Event]) -> None:
     """What the events told piece by piece is what the response has at the end."""
     told: dict[str, str] = {}

@@ -76,8 +76,9 @@ class ResponseFold:
         return self._numbered(self._failed(code, message, None))
 
     def break_off(self, code: str | None, message: str) -> list[Event]:
-        """The event of a stream that cannot go on, whatever became of the response."""
-        return self._numbered([("error", {"code": code, "message": message, "param": None})])
+        """The event of a stream that cannot go on, whatever became of the response. It has the number of the one before
+        it: whoever goes on after it, once that is possible again, misses none."""
+        return [Event(self._next_number - 1, "error", {"code": code, "message": message, "param": None})]
 
     def _numbered(self, changes: list[Change]) -> list[Event]:
         events = [Event(self._next_number + n, kind, fields) for n, (kind, fields) in enumerate(changes)]
