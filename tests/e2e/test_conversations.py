@@ -172,4 +172,6 @@ def test_walk_through_the_api_page_works(product: Product, person: Person) -> No
     assert result.returncode == 0, result.stdout + result.stderr
     assert "\ue000tomatoes\ue001 are ripe" in result.stdout
     assert '"message_count":1' in result.stdout
+    assert "id: 3\nevent: response.output_item.added\n" in result.stdout
+    assert "id: 2\nevent: response." not in result.stdout
     assert person.call("GET", "/api/conversations?archived=all")["conversations"] == []

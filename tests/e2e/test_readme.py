@@ -33,7 +33,7 @@ def fresh_product() -> Iterator[Product]:
 
 def test_curl_walk_shows_a_whole_answer(fresh_product: Product) -> None:
     readme = (ROOT / "README.md").read_text()
-    [walk] = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
+    walk = "\n".join(re.findall(r"```bash\n(.*?)```", readme, re.DOTALL))
     result = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", walk],
         env=os.environ | {"URL": fresh_product.url},
