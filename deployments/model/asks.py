@@ -104,7 +104,7 @@ def _rendered(engine: Engine, messages: Sequence[Json], tools: Tools | None) -> 
 
 
 def prepare(engine: Engine, model: Model, ask: Ask) -> GenerationRequest:
-    """What the engine is to do; takes a while where a prompt is long. Raises PromptRefused, InvalidRequest."""
+    """What the engine is to do; long prompts and schemas take a while. Raises PromptRefused, InvalidRequest."""
     chosen = ask.sampling
     prompt = prompt_of(engine, model, ask)
     return GenerationRequest(
@@ -127,7 +127,6 @@ def prepare(engine: Engine, model: Model, ask: Ask) -> GenerationRequest:
         shown_tokens=MARKERS if ask.tools else THINKING if ask.messages else (),
         ignore_eos=chosen.ignore_eos,
         grammar=_grammar(engine, ask, prompt),
-        json_schema=ask.json_schema,
         deadline=time.monotonic() + ask.seconds,
         user=ask.user,
     )
@@ -135,7 +134,10 @@ def prepare(engine: Engine, model: Model, ask: Ask) -> GenerationRequest:
 
 def _grammar(engine: Engine, ask: Ask, prompt: Sequence[int]) -> str | None:
     # Where another format is asked for, calls are left to the model.
-    if ask.tools is None or ask.json_schema is not None or ask.grammar is not None:
+    if ask.json_schema is not None:
+        # Here, not by the engine: that of a large schema takes seconds, in which no event loop must wait.
+        return schema_grammar(ask.json_schema)
+    if ask.tools is None or ask.grammar is not None:
         return ask.grammar
     thinking = opens_thinking(_end(engine, prompt))
     try:

@@ -149,7 +149,7 @@ async def test_the_stop_string_that_ended_an_answer_is_told(engine: Engine) -> N
 
 
 def test_what_does_not_fit_loses_its_oldest_turns_but_not_its_instructions(engine: Engine) -> None:
-    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Bonn"}}}
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bonn"}'}}
     instructions: Json = {"role": "system", "content": "Be brief."}
     oldest: list[Json] = [
         {"role": "user", "content": "old " * 400},
@@ -167,3 +167,10 @@ def test_what_does_not_fit_loses_its_oldest_turns_but_not_its_instructions(engin
     assert kept.prompt_token_ids == tuple(
         asks.prompt_of(engine, MODEL, replace(whole, messages=(instructions, *latest)))
     )
+
+
+def test_the_engine_gets_a_schema_as_the_grammar_that_it_is(engine: Engine) -> None:
+    request = asks.prepare(engine, MODEL, replace(ASK, tools=None, json_schema={"enum": ["alpha beta"]}))
+    assert request.json_schema is None
+    assert request.grammar
+    assert "alpha beta" in request.grammar
