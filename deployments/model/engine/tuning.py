@@ -25,7 +25,7 @@ from deployments.model.engine.request import EngineOptions
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 AUTOTUNE_SECONDS = 1800.0
 GIVEN = "as given"
 
