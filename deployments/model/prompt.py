@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from deployments.tool_syntax import without_thinking
+
 Message = dict[str, str]
 
 
@@ -42,14 +44,17 @@ def longest(starts: Sequence[int], prompt: Callable[[int], list[int]], limit_tok
 
 
 def attributed(history: Sequence[Mapping[str, str | None]]) -> list[Message]:
-    """The history as the model reads it: what a person said begins with the name, where a name is given."""
-    return [
-        {
-            "role": said["role"] or "",
-            "content": f"{said['name']}: {said['content']}" if said["name"] else said["content"] or "",
-        }
-        for said in history
-    ]
+    """The history as the model reads it: what a person said begins with the name, where a name is given. Of answers
+    their thinking is left out, as models are trained; one that was stopped while thinking is left out whole."""
+    read: list[Message] = []
+    for said in history:
+        role, content = said["role"] or "", said["content"] or ""
+        if role == "assistant" and content:
+            content = without_thinking(content)
+            if not content:
+                continue
+        read.append({"role": role, "content": f"{said['name']}: {content}" if said["name"] else content})
+    return read
 
 
 def merged(history: Sequence[Message]) -> list[Message]:

@@ -152,8 +152,9 @@ class TurnRunner:
         turn.generation = generation
         if turn.cancelled:
             generation.cancel()
-        is_first = claim.parent_id is None and claim.delta_count == 0
-        if is_first and claim.ask and (opened := asks.opening(self._engine, claim.ask, request)):
+        # Of conversations, too: without the mark it would not be known afterwards what of the text was thought.
+        opened = asks.opening(self._engine, claim.ask or Ask(), request) if claim.delta_count == 0 else ""
+        if opened:
             self._writer.add(turn, TokenDelta((), opened))
         started, first = time.perf_counter(), True
         async for item in generation:
@@ -197,7 +198,8 @@ class TurnRunner:
             raise PromptTooLong(len(prompt), room)
         if sampling.temperature is None:
             sampling = replace(sampling, temperature=claim.temperature)
-        return replace(ask, token_ids=tuple(prompt), sampling=sampling)
+        # The messages tell that it is a chat, in which the marks of thinking are shown; the prompt is made of them.
+        return replace(ask, messages=tuple(history), token_ids=tuple(prompt), sampling=sampling)
 
     async def _give_title(self, claim: Claim) -> None:
         # Lost with the replica, if it dies now: then the thread's next answer brings the title.

@@ -261,6 +261,15 @@ class AnswerParser:
         return parts
 
 
+def without_thinking(answer: str) -> str:
+    """What a whole answer says besides its thinking: nothing, where it was stopped in it."""
+    if not answer.lstrip().startswith(THINK):
+        return answer
+    parser = AnswerParser((), "")
+    parts = [*parser.feed(answer), *parser.finish()]
+    return "".join(part.text for part in parts if isinstance(part, TextPart))
+
+
 def _name(value: str) -> str:
     try:
         name = json.loads(value)

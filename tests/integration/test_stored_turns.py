@@ -7,20 +7,23 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from deployments.config import Model, Turn, bundled_model_file
 from deployments.gateway.v1.callers import Caller
 from deployments.gateway.v1.stored.answer import StoredAnswer
-from deployments.gateway.v1.stored.store import Store
+from deployments.gateway.v1.stored.store import Place, Store
 from deployments.generation import Ask, Ended, Item, Piece, Sampling
 from deployments.model.engine import Engine, EngineOptions
+from deployments.model.engine.chat_template import ChatTemplate
 from deployments.model.turn_runner import TurnRunner
 from tests.integration.conftest import Store as Functions
 from tests.integration.test_stored_tail import all_of, answers_of, gone_silent
 
 SETTINGS = Turn(patience_seconds=0.1)
+THINKER = "{% for m in messages %}{{ m.content }}{% endfor %}<|im_start|>assistant\n<think>\n"
 CITY: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -118,6 +121,27 @@ async def test_answer_follows_what_was_asked(first: Replica, gateway: Store, ann
     stop = whole[len(whole) // 2 : len(whole) // 2 + 3]
     stopped, end = await answer_to(gateway, ann, asking("Count to ten.", sampling={"max_tokens": 9, "stop": (stop,)}))
     assert (text_of(stopped), end.reason) == (whole[: whole.index(stop)], "stop")
+
+
+async def test_thinking_that_the_template_opens_has_its_mark_in_conversations_too(
+    store: Functions, first: Replica, gateway: Store, ann: Caller, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "template", ChatTemplate(THINKER, engine.vocabulary))
+    session = store.sessions["ann"]
+    conversation = await store.conversation(session)
+    posted = await store.ask(session, conversation)
+    async with asyncio.timeout(60):
+        while (answer := (await store.tree(session, posted["root_id"]))["messages"][1])["state"] != "done":
+            pass
+    assert answer["content"].startswith("<think>")
+    assert answer["content"].count("<think>") == 1
+
+    place = Place(conversation, UUID(answer["id"]), "Go on.")
+    ask = asking("Go on.", sampling={"max_tokens": 5})
+    pieces, _ = parts(
+        await all_of(gateway.follow(await gateway.create_in_thread(ann, "default", place, ask, {}, None)))
+    )
+    assert text_of(pieces).startswith("<think>")
 
 
 async def test_raw_prompts_are_taken_as_they_are(first: Replica, gateway: Store, ann: Caller) -> None:

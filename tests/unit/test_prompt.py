@@ -76,6 +76,18 @@ def test_what_people_say_begins_with_the_name_where_one_is_given() -> None:
     assert [message["content"] for message in attributed(said)] == ["Ann: Hello", "Hi", "And me?"]
 
 
+def test_what_was_thought_is_not_read_again() -> None:
+    said = [
+        {"role": "user", "content": "<think>Sum?</think>", "name": None},
+        {"role": "assistant", "content": "<think>\nTwo and two.\n</think>\n\nFour.", "name": None},
+        {"role": "user", "content": "Sure?", "name": None},
+        {"role": "assistant", "content": "<think>They ask", "name": None},
+        {"role": "user", "content": "Well?", "name": None},
+    ]
+    contents = [message["content"] for message in attributed(said)]
+    assert contents == ["<think>Sum?</think>", "Four.", "Sure?", "Well?"]
+
+
 @pytest.mark.parametrize(
     ("written", "title"),
     [

@@ -20,6 +20,7 @@ from deployments.tool_syntax import (
     family_of,
     opens_thinking,
     with_tools,
+    without_thinking,
 )
 
 NAMES = ("weather", "add")
@@ -268,6 +269,19 @@ def test_calls_come_out_as_the_model_wrote_them(
 )
 def test_the_family_is_known_by_the_template(template: str | None, family: str) -> None:
     assert family_of(template) == family
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("<think>Hm.</think>\n\nYes.", "Yes."),
+        ("\n<think>\n</think>Yes.", "Yes."),
+        ("<think>cut off", ""),
+        (" In the middle <think>it stays</think> ", " In the middle <think>it stays</think> "),
+    ],
+)
+def test_an_answer_is_told_without_its_thinking(answer: str, said: str) -> None:
+    assert without_thinking(answer) == said
 
 
 def test_thinking_that_the_prompt_opens_is_noticed() -> None:
