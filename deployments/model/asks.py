@@ -175,10 +175,14 @@ async def embed(engine: Engine, texts: Sequence[str | tuple[int, ...]]) -> Embed
 async def tokenized(engine: Engine, model: Model, ask: Ask) -> Tokenized | Refused:
     """The prompt that an Ask makes."""
     try:
-        token_ids = await asyncio.to_thread(prompt_of, engine, model, ask)
-        engine.vocabulary.check(token_ids, "token_ids")
+        return await asyncio.to_thread(_tokenized, engine, model, ask)
     except EngineError as error:
         return refusal(error)
+
+
+def _tokenized(engine: Engine, model: Model, ask: Ask) -> Tokenized:
+    token_ids = prompt_of(engine, model, ask)
+    engine.vocabulary.check(token_ids, "token_ids")
     return Tokenized(tuple(token_ids), tuple(engine.vocabulary.pieces[token] for token in token_ids))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.handle import DeploymentResponseGenerator
 
 from deployments.config import Settings
@@ -17,17 +17,18 @@ from deployments.generation import Ask, Embedded, Ended, Item, Piece, Started
 
 
 class Stream(DeploymentResponseGenerator):
-    """What one replica makes: batches of one item each; then it dies, unless the answer has ended."""
+    """What one replica makes: batches of one item each; then it dies or fails, unless the answer has ended."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], end: Exception | None = None) -> None:
         self._items = list(items)
+        self._end = end or ActorDiedError()
 
     async def __anext__(self) -> Any:
         """The next batch."""
         if self._items:
             item = self._items.pop(0)
             return item if isinstance(item, list) else [item]
-        raise ActorDiedError
+        raise self._end
 
     def cancel(self) -> None:
         """Nothing goes on."""
@@ -65,6 +66,49 @@ async def test_the_mark_of_thinking_comes_once_though_a_replica_dies_right_after
             break
     assert read == [*opening, Piece(0, "Hm.", (7,)), end]
     assert [ask.produced_token_ids for ask in replicas.asks] == [(), (), (7,)]
+
+
+async def failure(replicas: Any) -> ApiError:
+    answer = Answer(replicas, Ask(text="Hello"), 1.0)
+    try:
+        await answer.open()
+        async for _ in answer:
+            pass
+    except ApiError as error:
+        return error
+    raise AssertionError("it has not failed")
+
+
+@pytest.mark.parametrize("made", [[], [Started(5)]])
+async def test_a_request_that_kills_its_replicas_kills_no_third_one(made: list[Item]) -> None:
+    replicas = Replicas([Stream(made) for _ in range(6)])
+    error = await failure(replicas)
+    assert (error.status, error.code, len(replicas.asks)) == (503, "model_unavailable", 2)
+
+
+async def test_deaths_with_a_token_between_them_are_all_survived() -> None:
+    streams = [Stream([Started(5), Piece(0, "a", (token,))]) for token in range(5)]
+    end = Ended(0, "stop", 5, 6, 0)
+    answer = Answer(Replicas([*streams, Stream([Started(5), end])]), Ask(text="Hello"), 1.0)  # pyright: ignore[reportArgumentType]
+    await answer.open()
+    read: list[Item] = []
+    async for batch in answer:
+        read += batch
+        if read[-1] == end:
+            break
+    assert sum(isinstance(item, Piece) for item in read) == 5
+
+
+@pytest.mark.parametrize("made", [[], [Started(5)], [Started(5), Piece(0, "a", (7,))]])
+async def test_a_fault_of_a_replica_that_lives_is_told_at_once(
+    made: list[Item], caplog: pytest.LogCaptureFixture
+) -> None:
+    fault = RayTaskError("generate", "Traceback: a secret", KeyError("secret")).as_instanceof_cause()
+    replicas = Replicas([Stream(made, fault) for _ in range(6)])
+    error = await failure(replicas)
+    assert (error.status, error.code, len(replicas.asks)) == (500, "generation_failed", 1)
+    assert "secret" not in error.message
+    assert "KeyError" in caplog.text
 
 
 class Call:

@@ -6,14 +6,27 @@ The templates are small ones in the families' manner; the makers' own are much l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from deployments.config import Settings, bundled_model_file
-from deployments.generation import Ask, Ended, Function, Item, Json, Piece, Sampling, Started, Tools
+from deployments.generation import (
+    Ask,
+    Ended,
+    Function,
+    Item,
+    Json,
+    Piece,
+    Refused,
+    Sampling,
+    Started,
+    Tokenized,
+    Tools,
+)
 from deployments.model import asks
 from deployments.model.engine import Engine, EngineOptions, PromptTooLong
 from deployments.model.engine.chat_template import ChatTemplate
@@ -174,3 +187,25 @@ def test_the_engine_gets_a_schema_as_the_grammar_that_it_is(engine: Engine) -> N
     assert request.json_schema is None
     assert request.grammar
     assert "alpha beta" in request.grammar
+
+
+async def test_many_token_ids_are_looked_up_aside_from_the_event_loop(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    check = engine.vocabulary.check
+
+    def noted(tokens: Sequence[int], param: str) -> None:
+        threads.append(threading.get_ident())
+        check(tokens, param)
+
+    monkeypatch.setattr(engine.vocabulary, "check", noted)
+    ids = (1, 2, 3) * 1000
+    made = await asks.tokenized(engine, MODEL, Ask(token_ids=ids))
+    assert isinstance(made, Tokenized)
+    assert (made.token_ids, len(made.pieces)) == (ids, len(ids))
+    refused = await asks.tokenized(engine, MODEL, Ask(token_ids=(10**6,)))
+    assert isinstance(refused, Refused)
+    assert refused.param == "token_ids"
+    assert threading.get_ident() not in threads
+    assert len(threads) == 2

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
 
@@ -28,8 +28,8 @@ VALIDATE_SECONDS = 1.0
 PORTION_TEXTS = 16
 PORTION_LENGTH = 8_000
 
-# Deaths of replicas that one request survives without a token between them: more, and the request is at fault.
-MOST_DEATHS = 5
+# Replicas that may die of one request without a token between them: it may be what kills them, so it gets no third one.
+MOST_DEATHS = 2
 
 
 class Asking:
@@ -147,7 +147,9 @@ class Answer:
 
     def _survive(self, error: Exception) -> None:
         self._deaths += 1
-        if isinstance(error, BackPressureError | RequestCancelledError) or self._deaths > MOST_DEATHS:
+        # A replica that has failed but lives would fail again.
+        is_final = isinstance(error, BackPressureError | RequestCancelledError | RayTaskError)
+        if is_final or self._deaths >= MOST_DEATHS:
             raise unreachable(error) from None
         logger.warning("a model's replica was lost: %s", type(error).__name__)
 
@@ -200,10 +202,15 @@ def starting() -> ApiError:
 
 
 def unreachable(error: Exception) -> ApiError:
-    """No replica could be asked."""
+    """No replica could be asked, or the one that was asked has failed."""
     if isinstance(error, BackPressureError):
         message = "Too many requests wait for this model. Try again in a moment."
         return ApiError(429, "rate_limit_error", "queue_full", message, retry_after_seconds=1)
+    if isinstance(error, RayTaskError):
+        # The replica's own log has the traceback.
+        logger.error("a model's replica failed: %s", type(error.cause).__name__)
+        message = "The model failed while it worked on this request. The same request is likely to fail again."
+        return ApiError(500, "server_error", "generation_failed", message)
     logger.warning("a model cannot be asked: %s", type(error).__name__)
     message = "The model cannot be reached right now. Try again in a moment."
     return ApiError(503, "server_error", "model_unavailable", message, retry_after_seconds=1)
