@@ -77,6 +77,8 @@ def haproxy_script(folder: Path, server: Server, inner_ports: Sequence[int]) -> 
     - Its front, which Serve is told to keep on loopback, is at the address of our configuration, and what it serves on
       `inner_ports` (statistics, metrics: Serve 2.60 binds them to all addresses) on loopback. So one port alone is
       ever open to others, not those of replicas and fallback proxy.
+    - It does not splice requests: HAProxy 2.8 then does not see, where a body came after its head, that the client has
+      left before the answer began, and what was asked for is made for nobody.
     - Where there is nobody to ask it answers 503 and a problem. Serve's own answers are 500, and 404 for every address
       from HAProxy's start until the controller has told it of the applications: clients took that for final.
 
@@ -104,6 +106,7 @@ def _edits(folder: Path, server: Server, inner_ports: Sequence[int]) -> list[str
     answer = f"return status 503 content-type application/problem+json file {body} hdr Retry-After 1"
     return [
         *(f"s|^\\( *bind \\){old}$|\\1{new}|" for old, new in binds.items()),
+        "/^ *option splice-request *$/d",
         f"s|^\\( *errorfile 50[234] \\).*|\\1{errors}|",
         f"s|^\\( *http-request \\)return status 404 .*|\\1{answer}|",
     ]
