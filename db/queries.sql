@@ -104,6 +104,8 @@ select rustygpt.api_list_unread($1, $2)
 
 -- name: create_response
 select rustygpt.api_create_response($1, $2, $3, $4, $5, $6, $7, $8, $9)
+-- name: repeated_response
+select rustygpt.api_repeated_response($1, $2, $3)
 -- name: ask_in_thread
 select rustygpt.api_ask_in_thread($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 -- name: read_response

@@ -95,11 +95,31 @@ begin
     select * into held from rustygpt.idempotency_keys where user_id = p_actor and key = p_once[1];
     if not found then
         return rustygpt.recall(p_actor, p_once);   -- it grew too old just now
-    elsif held.fingerprint <> p_once[2] then
+    end if;
+    perform rustygpt.check_same_request(held.fingerprint, p_once);
+    return held.answer;
+end
+$$;
+
+-- As `recall`, for a look beforehand: nothing is begun by it, and what is being worked on is not waited for.
+create or replace function rustygpt.look_up(p_actor uuid, p_once text[]) returns json
+language plpgsql stable as $$
+declare
+    held rustygpt.idempotency_keys;
+begin
+    select * into held from rustygpt.idempotency_keys where user_id = p_actor and key = p_once[1];
+    perform rustygpt.check_same_request(held.fingerprint, p_once);
+    return held.answer;
+end
+$$;
+
+create or replace function rustygpt.check_same_request(p_fingerprint text, p_once text[]) returns void
+language plpgsql stable as $$
+begin
+    if p_fingerprint <> p_once[2] then
         perform rustygpt.fail(422, 'RGP.IDEMPOTENCY.MISMATCH',
             'This Idempotency-Key was used for another request. Use a new key for a new request.');
     end if;
-    return held.answer;
 end
 $$;
 

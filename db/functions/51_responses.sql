@@ -22,6 +22,19 @@ begin
 end
 $$;
 
+-- The answer that a request with this Idempotency-Key was given before, as it is now. Null where there is none, or it is
+-- being made at this moment.
+create or replace function rustygpt.api_repeated_response(p_session bytea, p_idle interval, p_once text[]) returns json
+language plpgsql volatile as $$
+declare
+    actor uuid := rustygpt.sign_in(p_session);
+    before json := rustygpt.look_up(actor, p_once);
+begin
+    perform rustygpt.touch_session(p_session, p_idle);
+    return case when before is not null then rustygpt.own_response_json((before ->> 'message_id')::uuid) end;
+end
+$$;
+
 create or replace function rustygpt.begun_json(p_message_id uuid, p_is_new boolean) returns json
 language sql stable as $$
     select json_build_object('is_new', p_is_new, 'answer', rustygpt.own_response_json(p_message_id))

@@ -34,7 +34,14 @@ async def gateway(database: Database, **api: Any) -> AsyncIterator[httpx.AsyncCl
     """A Gateway of its own with these settings of the section `api`; a client without any credential."""
     defaults = Settings()
     settings = defaults.model_copy(update={"api": defaults.api.model_copy(update=api)})
-    app = build_app(Services.build(settings, database))
+    async with served(Services.build(settings, database)) as http:
+        yield http
+
+
+@asynccontextmanager
+async def served(services: Services) -> AsyncIterator[httpx.AsyncClient]:
+    """A Gateway with these services; a client without any credential."""
+    app = build_app(services)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
         yield http

@@ -138,6 +138,17 @@ async def test_answer_of_somebody_else_is_not_there(store: Store) -> None:
     assert (await read(store, ann, str(message)))["shown"] == {}
 
 
+async def test_a_repeat_is_found_by_whose_it_is_and_nothing_is_begun_by_looking(store: Store) -> None:
+    ann, ben = store.sessions["ann"], store.sessions["ben"]
+    once = [str(uuid4()), "the request"]
+    for session in (ann, ben):
+        assert await store.call("repeated_response", session, HOUR, once) is None
+    message = (await begin(store, ann, once))["answer"]["message_id"]
+    assert (await store.call("repeated_response", ann, HOUR, once))["message_id"] == message
+    assert await store.call("repeated_response", ben, HOUR, once) is None
+    await refused(store, 422, "repeated_response", ann, HOUR, [once[0], "another"])
+
+
 async def test_answer_of_another_api_is_not_there(store: Store) -> None:
     ann = store.sessions["ann"]
     await refused(store, 404, "read_response", ann, HOUR, "response", UUID(await answered(store, ann)))

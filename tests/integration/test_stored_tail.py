@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from db.errors import DatabaseError, DatabaseUnavailable, RefusedError
 from db.migrate import migrate
 from db.pool import Database, Grant
 from deployments.config import Settings, Sse
@@ -57,6 +58,26 @@ class Watched(Database):
         self.deltas += sum(row["offset"] is not None for row in found)
         self.has_read.set()
         return found
+
+
+class Failing(Database):
+    """Reads the log when it may, and answers once only that something is wrong."""
+
+    def __init__(self, pool: asyncpg.Pool, grant: Grant, error: DatabaseError) -> None:
+        super().__init__(pool, grant)
+        self.may_read = asyncio.Event()
+        self._errors = [error]
+
+    async def rows(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """As of every database, later."""
+        await self.may_read.wait()
+        return await super().rows(name, *args)
+
+    async def value(self, name: str, *args: Any, timeout_seconds: float | None = None) -> Any:
+        """As of every database, the second time."""
+        if name == "read_response" and self._errors:
+            raise self._errors.pop()
+        return await super().value(name, *args, timeout_seconds=timeout_seconds)
 
 
 class Deaf(Database):
@@ -363,6 +384,34 @@ async def test_tokens_are_counted_at_the_end_though_nobody_reads(store: Function
     async with asyncio.timeout(30):
         await used.wait()
     assert [item.tokens for item in limits.take_usage()] == [1]
+    await gone_silent(gateway)
+
+
+@pytest.mark.parametrize(
+    ("error", "charged"),
+    [(DatabaseUnavailable(), 5), (RefusedError(401, "RGP.AUTH.INVALID", "Sign in."), None)],
+    ids=["a database that is away is waited for", "who may not read any more is let go"],
+)
+async def test_counting_survives_errors(
+    store: Functions, ann: Caller, superuser: asyncpg.Connection, error: DatabaseError, charged: int | None
+) -> None:
+    database = Failing(store.app._pool, store.app._grant, error)  # pyright: ignore[reportPrivateUsage]
+    limits = Limits(None, 100)
+    used = asyncio.Event()
+    limits.on_use = used.set
+    gateway = Store(database, NoModels(), limits, Settings.model_validate({"api": {"tokens_per_minute": 100}}))
+    answer = await begin(gateway, ann)
+    await written(store, answer, ["one ", "two "])
+    # So that its end is not in the log, but must be asked for.
+    await superuser.execute("update rustygpt.events set created_at = now() - interval '3 days'")
+    await store.worker.value("worker_prune_channel", answer.conversation_id, timedelta(days=2), 1000, 2)
+    usage = '{"prompt_tokens": 3, "completion_tokens": 2}'
+    await superuser.execute("update rustygpt.messages set usage = $1 where id = $2", usage, answer.message_id)
+    database.may_read.set()
+    [counting] = gateway._counting  # pyright: ignore[reportPrivateUsage] nobody else waits for it
+    async with asyncio.timeout(30):
+        await counting
+    assert [item.tokens for item in limits.take_usage()] == ([charged] if charged else [])
     await gone_silent(gateway)
 
 

@@ -14,8 +14,8 @@ YEAR_SECONDS = 365 * 86_400
 
 
 class NewKey(Body):
-    """`v1.read` may look, `v1.write` may have something generated, `admin.limits` is for administrators and opens nothing
-    yet. Without `expires_in_seconds` or `expires_at` (one of them) the key lives until it is revoked."""
+    """`v1.read` may look, `v1.write` may have something generated, `admin.limits` is for administrators and opens
+    nothing yet. Without `expires_in_seconds` or `expires_at` (one of them) the key lives until it is revoked."""
 
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64), STORABLE]
     scopes: list[KeyScope] = Field(["v1.read", "v1.write"], min_length=1, max_length=3)

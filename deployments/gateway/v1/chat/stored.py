@@ -44,6 +44,8 @@ def is_stored(body: ChatRequest) -> bool:
 async def begin(body: ChatRequest, services: Services, caller: Caller, once: list[str] | None) -> StoredAnswer:
     """The answer, queued; the same as before for a request that is sent again. Raises ApiError."""
     credential_of(caller)
+    if before := await services.store.repeated(caller, once):
+        return before
     services.asking.check(body.model)
     if (body.n or 1) > 1:
         raise invalid("n", "One answer at a time can be stored: leave out `n`, or `store`.")

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 
 from deployments.gateway.schemas import Body
-from deployments.gateway.services import ServicesOf
+from deployments.gateway.services import Services, ServicesOf
 from deployments.gateway.v1.callers import ReaderOf, WriterOf
 from deployments.gateway.v1.chat.stored import streamed, whole
+from deployments.gateway.v1.errors import ApiError
 from deployments.gateway.v1.fields import Metadata, Text, invalid
 from deployments.gateway.v1.json_text import json_bytes
 from deployments.gateway.v1.stored.answer import StoredAnswer
@@ -45,7 +46,8 @@ async def list_completions(
     page, has_more = await services.store.page(
         caller, "chat", after, limit, order == "asc", model, _wanted_metadata(request)
     )
-    return _page([await whole(services, answer) for answer in page], has_more)
+    shown = [await _unless_gone(services, answer) for answer in page]
+    return _page([completion for completion in shown if completion is not None], has_more)
 
 
 @router.get("/{completion_id}")
@@ -104,6 +106,16 @@ async def list_messages(
         raise invalid("after", f"There is no message {after!r} in this completion.")
     begin = places[after] if after is not None else 0
     return _page(messages[begin : begin + limit], begin + limit < len(messages))
+
+
+async def _unless_gone(services: Services, answer: StoredAnswer) -> Json | None:
+    """The completion, or None where it was deleted since the page was read."""
+    try:
+        return await whole(services, answer)
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
 
 
 def _reason(answer: StoredAnswer) -> str | None:

@@ -42,10 +42,12 @@ async def create_response(
     """An answer, whole or as a stream of events. Stored, it is written to its end whoever leaves; sent again with its
     Idempotency-Key, the request gets the same one. With `store`: false it is cancelled when its client leaves."""
     warnings = warnings_of(body)
-    services.asking.check(body.model)
     is_stored = caller.credential is not None if body.store is None else body.store
     if body.background and not is_stored:
         raise invalid("background", "A response in the background must be stored, and this one is not to be.")
+    if is_stored and (answer := await services.store.repeated(caller, once)):
+        return await _told(body, services, answer, after)
+    services.asking.check(body.model)
     before = await _history(services, caller, body.previous_response_id) if body.previous_response_id else []
     ask = ask_of(body, before, str(caller.user_id or ""), services.settings.turn.deadline_seconds)
     echo = echo_of(body, services.settings.llm.models[body.model], is_stored, warnings)
@@ -54,11 +56,7 @@ async def create_response(
     shown = echo | {"input": listed(body.input)}
     await services.asking.validate(body.model, ask)
     answer = await services.store.create(caller, "response", body.model, ask, shown, once, bool(body.background))
-    if body.stream:
-        return _resumed(services, answer, after)
-    if answer.background:
-        return _json(await _current(services, answer))
-    return _json(await awaited(services.store.follow(answer), fold_of(answer)))
+    return await _told(body, services, answer, after)
 
 
 @router.get("/{response_id}")
@@ -113,6 +111,14 @@ async def _stateless(body: ResponseRequest, services: Services, caller: Caller, 
     if body.stream:
         return EventStream(live(batches, fold), services.settings.sse.heartbeat_seconds)
     return _json(await awaited(batches, fold))
+
+
+async def _told(body: ResponseRequest, services: Services, answer: StoredAnswer, after: int | None) -> Response:
+    if body.stream:
+        return _resumed(services, answer, after)
+    if answer.background:
+        return _json(await _current(services, answer))
+    return _json(await awaited(services.store.follow(answer), fold_of(answer)))
 
 
 def _resumed(services: Services, answer: StoredAnswer, after: int | None) -> Response:

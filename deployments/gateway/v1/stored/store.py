@@ -7,14 +7,14 @@ import contextlib
 import contextvars
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
 
-from db.errors import RefusedError
+from db.errors import DatabaseUnavailable, RefusedError
 from db.pool import Database
 from deployments.config import Settings
 from deployments.gateway.threads.dispatcher import TurnDispatcher
@@ -29,6 +29,7 @@ from deployments.prefixes import Prefix
 
 # A replica hears of a cancel at once. One that died is not waited for.
 CANCEL_SECONDS = 5.0
+RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,15 @@ class Store:
         asked = _json(ask, shown)
         where = (place.conversation_id, place.parent_id, place.content)
         return await self._begin(caller, "ask_in_thread", once, *where, model_id, *asked, deadline)
+
+    async def repeated(self, caller: Caller, once: list[str] | None) -> StoredAnswer | None:
+        """The answer, as it stands now, that a request with the same `once` was given before; None where there is none.
+        To be asked before anything else is looked at: what the first request relied on may be gone since."""
+        if once is None:
+            return None
+        credential = credential_of(caller)
+        text = await self._database.value("repeated_response", credential, self._idle, once)
+        return None if text is None else self._handed_over(orjson.loads(text), credential)
 
     async def get(self, caller: Caller, kind: Kind, public_id: str) -> StoredAnswer:
         """The answer as it stands now. ApiError 404 where there is none, or it is somebody else's."""
@@ -155,11 +165,7 @@ class Store:
     async def _begin(self, caller: Caller, query: str, once: list[str] | None, *what: object) -> StoredAnswer:
         credential = credential_of(caller)
         begun = orjson.loads(await self._database.value(query, credential, self._idle, once, *what))
-        answer = StoredAnswer.from_row(begun["answer"], credential)
-        if answer.ended is None:
-            thread_id = begun["answer"]["thread_id"]
-            prefix = Prefix.of_thread(UUID(thread_id)) if thread_id else Prefix.of_ask(answer.ask)
-            self._turns.hand_over(answer.message_id, answer.model_id, prefix)
+        answer = self._handed_over(begun["answer"], credential)
         if begun["is_new"] and self._counts_tokens:
             # In a context of its own: it outlives the request. Who reads the answer, if anybody, is another matter.
             task = asyncio.get_running_loop().create_task(self._count(caller, answer), context=contextvars.Context())
@@ -167,17 +173,28 @@ class Store:
             task.add_done_callback(self._counting.discard)
         return answer
 
+    def _handed_over(self, row: Json, credential: bytes) -> StoredAnswer:
+        answer = StoredAnswer.from_row(row, credential)
+        if answer.ended is None:
+            prefix = Prefix.of_thread(UUID(row["thread_id"])) if row["thread_id"] else Prefix.of_ask(answer.ask)
+            self._turns.hand_over(answer.message_id, answer.model_id, prefix)
+        return answer
+
     async def _count(self, caller: Caller, answer: StoredAnswer) -> None:
-        """Charges the answer's tokens at its end; where it is deleted before, those that came."""
+        """Charges the tokens at the end; where the answer is deleted or the credential ends before, those that came."""
         tokens = 0
-        with contextlib.suppress(ApiError):
-            async with aclosing(self.follow(answer)) as batches:
-                async for batch in batches:
-                    for item in batch:
-                        if isinstance(item, Piece):
-                            tokens += len(item.token_ids)
-                        elif isinstance(item, Ended):
-                            tokens = item.prompt_tokens + item.completion_tokens
+        # It goes on after no event: where retention took them all, the end still tells of the tokens.
+        from_any = replace(answer, events_kept=False)
+        with contextlib.suppress(ApiError, RefusedError):
+            while True:
+                try:
+                    async with aclosing(self.follow(from_any)) as batches:
+                        tokens = 0
+                        async for batch in batches:
+                            tokens = _tokens(batch, tokens)
+                    break
+                except DatabaseUnavailable:
+                    await asyncio.sleep(RETRY_SECONDS)
         self._limits.charge(caller, tokens)
 
     async def _of_own(self, query: str, credential: bytes, kind: Kind, public_id: str, *what: object) -> StoredAnswer:
@@ -194,6 +211,16 @@ class Store:
             if error.status == 404:
                 raise missing(public_id) from None
             raise
+
+
+def _tokens(batch: list[Item], before: int) -> int:
+    """What an answer has used after these items: what came, until its end tells of all."""
+    for item in batch:
+        if isinstance(item, Piece):
+            before += len(item.token_ids)
+        elif isinstance(item, Ended):
+            before = item.prompt_tokens + item.completion_tokens
+    return before
 
 
 def _json(ask: Ask, shown: Json) -> tuple[str, str]:
