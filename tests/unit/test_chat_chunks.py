@@ -47,6 +47,15 @@ def test_usage_comes_in_a_chunk_of_its_own_after_the_last_end() -> None:
     assert chunks[-1]["usage"]["prompt_tokens_details"]["cached_tokens"] == 5
 
 
+def test_usage_tells_what_part_of_the_tokens_is_reasoning() -> None:
+    fold = ChatFold(frame(include_usage=True, n=2))
+    thought, plain = Piece(0, "<think>Is it day?</think>Yes.", (1,)), Piece(1, "Yes.", (1,))
+    chunks = fold.feed([thought, Ended(0, "stop", 7, 30, 5), plain, Ended(1, "stop", 7, 2, 5)])
+    told = chunks[-1]["usage"]["completion_tokens_details"]["reasoning_tokens"]
+    assert told == round(30 * len("Is it day?") / len(thought.text))
+    assert fold.whole()["usage"] == chunks[-1]["usage"]
+
+
 def test_a_call_is_streamed_by_its_arguments() -> None:
     fold = ChatFold(frame(tool_names=("weather",)))
     chunks = fold.feed([Piece(0, CALL[:30], (1,)), Piece(0, CALL[30:], (2,)), ended()])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from deployments.gateway.v1.errors import ApiError, error_body
+from deployments.gateway.v1.reasoning import ReasoningShare
 from deployments.generation import Ended, Item, Json, Logprob, Piece
 from deployments.tool_syntax import AnswerParser, CallArguments, CallStarted, Part, ReasoningPart, TextPart
 
@@ -42,6 +43,7 @@ class _Choice:
     calls: list[Json] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
     unsent_logprobs: list[Json] = field(default_factory=list)
+    share: ReasoningShare = field(default_factory=ReasoningShare)
     has_role: bool = False
     ended: Ended | None = None
 
@@ -61,6 +63,7 @@ class ChatFold:
         for item in batch:
             if isinstance(item, Piece):
                 choice = self._choices[item.index]
+                choice.share.characters += len(item.text)
                 choice.unsent_logprobs += map(logprob_json, item.logprobs)
                 chunks += self._parts(item.index, choice.parser.feed(item.text))
             elif isinstance(item, Ended):
@@ -74,7 +77,8 @@ class ChatFold:
         prompt = max((end.prompt_tokens for end in ended), default=0)
         completion = sum(end.completion_tokens for end in ended)
         cached = max((end.cached_tokens for end in ended), default=0)
-        return usage_json(prompt, completion, cached)
+        reasoning = sum(choice.share.tokens(choice.ended) for choice in self._choices if choice.ended)
+        return usage_json(prompt, completion, cached, reasoning)
 
     def whole(self) -> Json:
         """The completion. Raises ApiError where one of the answers failed."""
@@ -127,6 +131,7 @@ class ChatFold:
                     delta: Json = {"content": text}
                 case ReasoningPart(text):
                     choice.reasoning.append(text)
+                    choice.share.reasoning_characters += len(text)
                     delta = {"reasoning_content": text}
                 case CallStarted(number, call_id, name):
                     call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
@@ -175,14 +180,14 @@ def failure(end: Ended) -> ApiError | None:
     return None
 
 
-def usage_json(prompt: int, completion: int, cached: int) -> Json:
-    """Usage as chat completions and completions give it."""
+def usage_json(prompt: int, completion: int, cached: int, reasoning: int = 0) -> Json:
+    """Usage as chat completions and completions give it; the latter show no reasoning apart."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": reasoning, "audio_tokens": 0},
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from deployments.gateway.v1.json_text import json_bytes
+from deployments.gateway.v1.reasoning import ReasoningShare
 from deployments.gateway.v1.responses.output import Change, ItemStatus, OpenCall, OpenText
 from deployments.gateway.v1.responses.shape import Shape, Status, usage
 from deployments.gateway.v1.sse import event
@@ -52,8 +53,7 @@ class ResponseFold:
         self._output: list[Json] = []
         self._open: OpenText | OpenCall | None = None
         self._logprobs: list[Logprob] = []
-        self._characters = 0
-        self._reasoning_characters = 0
+        self._share = ReasoningShare()
         self._next_number = 0
         self.response: Json = shape.response(self._status)
 
@@ -89,7 +89,7 @@ class ResponseFold:
         if isinstance(item, Started):
             return self._start()
         if isinstance(item, Piece):
-            self._characters += len(item.text)
+            self._share.characters += len(item.text)
             self._logprobs += item.logprobs
             return [*self._start(), *self._parts(self._parser.feed(item.text))]
         if isinstance(item, Ended):
@@ -112,7 +112,7 @@ class ResponseFold:
         if isinstance(part, TextPart):
             return self._text(part.text)
         if isinstance(part, ReasoningPart):
-            self._reasoning_characters += len(part.text)
+            self._share.reasoning_characters += len(part.text)
             self._logprobs = []
             if isinstance(self._open, OpenText) and self._open.kind == "reasoning":
                 return self._open.add(part.text, [])
@@ -194,14 +194,8 @@ class ResponseFold:
         self.response = self._shape.response(
             status,
             self._output,
-            usage(ended, self._reasoning_tokens(ended)) if ended else None,
+            usage(ended, self._share.tokens(ended)) if ended else None,
             error,
             "max_output_tokens" if status == "incomplete" else None,
         )
         return kind, {"response": self.response}
-
-    def _reasoning_tokens(self, ended: Ended) -> int:
-        """The share of the tokens that reasoning has of the text: the text is stored, the tokens' borders are not."""
-        if not self._reasoning_characters:
-            return 0
-        return round(ended.completion_tokens * self._reasoning_characters / self._characters)
