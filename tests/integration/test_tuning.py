@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -85,3 +86,9 @@ def test_weights_that_lose_too_much_are_out_of_bound(tmp_path: Path) -> None:
     assert quality["same"].is_within_bound
     assert quality["same"].divergence_nats < 1e-6
     assert quality["same"].same_top == 1
+
+
+def test_what_was_measured_is_found_while_another_model_is_being_measured(tuning: Tuning) -> None:
+    with (TUNING / "lock").open("w") as measuring:
+        fcntl.flock(measuring, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert Tunings(TUNING).obtain(bundled_model_file(), "auto") == tuning

@@ -89,6 +89,9 @@ class Tunings:
         """What was measured before, else measures now, which takes about a minute for a small model. One process of
         the machine measures at a time. When it cannot be done, the log says why, `measured` has the `fault`, the model
         runs as it is, and that is kept as well: it would be no other the next time."""
+        # Not behind another model's measurement, where there is nothing to measure.
+        if found := self.find(model, weights):
+            return found
         try:
             with self._alone():
                 return self.find(model, weights) or self._measure(model, weights)
