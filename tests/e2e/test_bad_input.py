@@ -104,7 +104,8 @@ def test_page_marks_of_another_kind_are_refused(admin: Person, conversation: str
     check_problem(admin.http.get(f"/api/conversations/{conversation}/threads?before=x"), 400)
     check_problem(admin.http.get(f"/api/conversations/{conversation}/threads?limit=0"), 422)
     posted = admin.ask(admin.converse(), "Hello?")
-    check_problem(admin.http.get(f"/api/threads/{posted['root_id']}/tree?after=1.x"), 400)
+    check_problem(admin.http.get(f"/api/threads/{posted['root_id']}/tree?after=1.x"), 422)
+    check_problem(admin.http.get(f"/api/threads/{posted['root_id']}/tree?before={conversation}"), 400)
 
 
 def test_nothing_private_without_a_session(product: Product, conversation: str) -> None:
