@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from deployments.gateway.schemas import STORABLE
 from deployments.gateway.v1.errors import ApiError
@@ -16,19 +28,66 @@ MOST_TOOLS = 128
 MOST_LEVELS = 100
 
 
+class Nested(BaseModel):
+    """A part of a request's body. Unknown fields are left out; `ignored` has their names, but for those that are null
+    and those in `unremarkable`, which have no effect by their nature."""
+
+    unremarkable: ClassVar[frozenset[str]] = frozenset()
+    _ignored: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names of the fields that were sent and have no effect."""
+        return self._ignored
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _notice(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        made = handler(value)
+        if isinstance(value, dict):
+            expected = _expected(cls)
+            made._ignored = tuple(name for name in value if name not in expected and value[name] is not None)
+        return made
+
+
+@cache
+def _expected(kind: type[Nested]) -> frozenset[str]:
+    return kind.unremarkable.union(field.alias or name for name, field in kind.model_fields.items())
+
+
+def _ignored_in(body: BaseModel, place: str) -> Iterator[str]:
+    """Dotted names of ignored fields; `*` stands for the places in a list."""
+    if isinstance(body, Nested):
+        yield from (place + name for name in body.ignored)
+    for name, value in body.__dict__.items():
+        if isinstance(value, BaseModel):
+            yield from _ignored_in(value, f"{place}{_sent_as(type(body), name)}.")
+        # Lists have items of one kind. Those of token ids are long.
+        elif isinstance(value, list) and value and isinstance(value[0], BaseModel):
+            inner = f"{place}{_sent_as(type(body), name)}.*."
+            for item in value:
+                yield from _ignored_in(item, inner)
+
+
+@cache
+def _sent_as(kind: type[BaseModel], name: str) -> str:
+    return kind.model_fields[name].alias or name
+
+
 class OpenBody(BaseModel):
     """A request body whose unknown fields are kept: `warnings` says which were ignored."""
 
     model_config = ConfigDict(extra="allow")
 
     def warnings(self, meaningful: Mapping[str, str]) -> list[str]:
-        """A sentence for each field that was ignored. `meaningful` are fields that nobody may ignore, with what to do
-        instead: raises ApiError 400 that names them."""
+        """A sentence for each field that was ignored, nested ones by their dotted names. `meaningful` are fields that
+        nobody may ignore, with what to do instead: raises ApiError 400 that names them."""
         unknown = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
         for name in unknown:
             if name in meaningful:
                 raise unsupported(name, meaningful[name])
-        return [f"{name} is not supported here and was ignored" for name in unknown]
+        names = dict.fromkeys([*unknown, *_ignored_in(self, "")])
+        return [f"{name} is not supported here and was ignored" for name in names]
 
 
 def unsupported(param: str, instead: str) -> ApiError:
@@ -105,7 +164,7 @@ class SamplingFields(OpenBody):
         )
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(Nested):
     """A named schema. It is always followed strictly: the answer's tokens are restricted to it."""
 
     name: Text = Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")
@@ -114,19 +173,19 @@ class JsonSchema(BaseModel):
     strict: bool | None = None
 
 
-class TextFormat(BaseModel):
+class TextFormat(Nested):
     """Any text."""
 
     type: Literal["text"]
 
 
-class JsonObjectFormat(BaseModel):
+class JsonObjectFormat(Nested):
     """Any JSON object."""
 
     type: Literal["json_object"]
 
 
-class JsonSchemaFormat(BaseModel):
+class JsonSchemaFormat(Nested):
     """JSON that follows a schema."""
 
     type: Literal["json_schema"]
@@ -151,7 +210,7 @@ def schema_of(wanted: TextFormat | JsonObjectFormat | JsonSchemaFormat | None) -
 FunctionName = Annotated[Text, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
 
 
-class FunctionSpec(BaseModel):
+class FunctionSpec(Nested):
     """A function that the model may call."""
 
     name: FunctionName
@@ -188,7 +247,7 @@ def _kind_of_part(value: Any) -> str:
     return "text" if kind in ("text", "refusal") else "other"
 
 
-class TextPart(BaseModel):
+class TextPart(Nested):
     """A part of a message: text, or an earlier refusal."""
 
     type: Literal["text", "refusal"]

@@ -9,8 +9,8 @@ from deployments.generation import Ended
 
 @dataclass
 class ReasoningShare:
-    """An estimate: reasoning has the share of the tokens that it has of the text, in characters. The text is stored, the
-    borders of its tokens are not, and all readers are to be told the same."""
+    """An estimate: reasoning has the share of the tokens that it has of the text, in characters. The text is stored,
+    the borders of its tokens are not, and all readers are to be told the same."""
 
     characters: int = 0
     reasoning_characters: int = 0

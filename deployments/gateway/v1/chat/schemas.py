@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from deployments.gateway.v1.fields import (
     MOST_TOOLS,
     ContentPart,
     FunctionName,
     FunctionSpec,
+    Nested,
     ResponseFormat,
     SamplingFields,
     Text,
@@ -28,7 +29,7 @@ MEANINGFUL = {
 Content = Text | list[ContentPart]
 
 
-class SystemMessage(BaseModel):
+class SystemMessage(Nested):
     """Instructions."""
 
     role: Literal["system", "developer"]
@@ -36,7 +37,7 @@ class SystemMessage(BaseModel):
     name: Text | None = None
 
 
-class UserMessage(BaseModel):
+class UserMessage(Nested):
     """What a person says."""
 
     role: Literal["user"]
@@ -44,14 +45,14 @@ class UserMessage(BaseModel):
     name: Text | None = None
 
 
-class CalledFunction(BaseModel):
+class CalledFunction(Nested):
     """A call as the model made it; `arguments` is JSON."""
 
     name: FunctionName
     arguments: Text
 
 
-class ToolCall(BaseModel):
+class ToolCall(Nested):
     """A call in an earlier answer."""
 
     id: Text
@@ -59,9 +60,10 @@ class ToolCall(BaseModel):
     function: CalledFunction
 
 
-class AssistantMessage(BaseModel):
-    """An earlier answer."""
+class AssistantMessage(Nested):
+    """An earlier answer. What the model thought for it is not given to it again."""
 
+    unremarkable = frozenset({"reasoning_content", "annotations"})
     role: Literal["assistant"]
     content: Content | None = None
     refusal: Text | None = None
@@ -69,7 +71,7 @@ class AssistantMessage(BaseModel):
     tool_calls: list[ToolCall] | None = None
 
 
-class ToolMessage(BaseModel):
+class ToolMessage(Nested):
     """What a call gave."""
 
     role: Literal["tool"]
@@ -83,27 +85,27 @@ ChatMessage = Annotated[
 ]
 
 
-class FunctionTool(BaseModel):
+class FunctionTool(Nested):
     """A tool."""
 
     type: Literal["function"]
     function: FunctionSpec
 
 
-class NamedFunction(BaseModel):
+class NamedFunction(Nested):
     """A function by its name."""
 
     name: FunctionName
 
 
-class NamedTool(BaseModel):
+class NamedTool(Nested):
     """The one tool to call."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Nested):
     """What a stream has besides the answer."""
 
     include_usage: bool | None = None

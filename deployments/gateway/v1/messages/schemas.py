@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Discriminator, Field, Tag
 
-from deployments.gateway.v1.fields import MOST_STOP, MOST_TOOLS, FunctionName, Object, OpenBody, OtherPart, Text
+from deployments.gateway.v1.fields import MOST_STOP, MOST_TOOLS, FunctionName, Nested, Object, OpenBody, OtherPart, Text
 from deployments.generation import Json
 
 # Fields that change what the answer is: to ignore them would mislead.
@@ -15,17 +15,22 @@ MEANINGFUL = {
     "container": "Nothing of an answer runs on this server.",
 }
 
+# It needs not be set: every prefix is cached as long as there is room.
+CACHE = frozenset({"cache_control"})
 
-class TextBlock(BaseModel):
-    """Text. `cache_control` is not needed: every prefix is cached as long as there is room."""
 
+class TextBlock(Nested):
+    """Text."""
+
+    unremarkable = CACHE
     type: Literal["text"]
     text: Text
 
 
-class ToolUseBlock(BaseModel):
+class ToolUseBlock(Nested):
     """A call in an earlier answer."""
 
+    unremarkable = CACHE
     type: Literal["tool_use"]
     id: Text
     name: FunctionName
@@ -53,9 +58,10 @@ Part = Annotated[
 ]
 
 
-class ToolResultBlock(BaseModel):
+class ToolResultBlock(Nested):
     """What a call gave."""
 
+    unremarkable = CACHE
     type: Literal["tool_result"]
     tool_use_id: Text
     content: Text | list[Part] | None = None
@@ -78,16 +84,17 @@ Block = Annotated[
 ]
 
 
-class Turn(BaseModel):
+class Turn(Nested):
     """A message of the conversation."""
 
     role: Literal["user", "assistant", "system"]
     content: Text | list[Block]
 
 
-class Tool(BaseModel):
+class Tool(Nested):
     """A function of the client's."""
 
+    unremarkable = CACHE
     type: Text | None = None
     name: FunctionName
     description: Text | None = None
@@ -95,7 +102,7 @@ class Tool(BaseModel):
     strict: bool | None = None
 
 
-class ToolChoice(BaseModel):
+class ToolChoice(Nested):
     """Whether the model may, must, or must not call, and which function."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -103,20 +110,20 @@ class ToolChoice(BaseModel):
     disable_parallel_tool_use: bool | None = None
 
 
-class Thinking(BaseModel):
+class Thinking(Nested):
     """Whether thinking is shown: unless `disabled`. It is the model that decides whether it thinks, and how long."""
 
     type: Text
 
 
-class JsonFormat(BaseModel):
+class JsonFormat(Nested):
     """The answer follows a schema."""
 
     type: Literal["json_schema"]
     schema_: Object = Field(alias="schema")
 
 
-class OutputConfig(BaseModel):
+class OutputConfig(Nested):
     """What the answer is like."""
 
     format: JsonFormat | None = None

@@ -6,16 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from deployments.gateway.v1.fields import FunctionName, Text, invalid, unsupported
+from deployments.gateway.v1.fields import FunctionName, Nested, Text, invalid, unsupported
 from deployments.generation import Json
 
 TEXT_PARTS = ("input_text", "output_text", "refusal", "text", "summary_text", "reasoning_text")
 
+# What items of an output have besides: sent back as input they say nothing new.
+OF_OUTPUT = frozenset({"id", "status"})
 
-class Part(BaseModel):
+
+class Part(Nested):
     """A part of a message or of what a call gave. Only texts are read."""
 
-    model_config = ConfigDict(extra="ignore")
+    unremarkable = frozenset({"annotations", "logprobs"})
     type: str
     text: Text = ""
     refusal: Text = ""
@@ -24,37 +27,41 @@ class Part(BaseModel):
 Content = Text | list[Part]
 
 
-class MessageItem(BaseModel):
+class MessageItem(Nested):
     """What somebody said: a person, the model, or whoever instructs it."""
 
+    unremarkable = OF_OUTPUT
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: Content
 
 
-class CallItem(BaseModel):
+class CallItem(Nested):
     """A call that the model made; `arguments` is JSON."""
 
+    unremarkable = OF_OUTPUT
     type: Literal["function_call"]
     call_id: Text = Field(min_length=1)
     name: FunctionName
     arguments: Text
 
 
-class CallOutputItem(BaseModel):
+class CallOutputItem(Nested):
     """What a call gave."""
 
+    unremarkable = OF_OUTPUT
     type: Literal["function_call_output"]
     call_id: Text = Field(min_length=1)
     output: Content
 
 
-class ReasoningItem(BaseModel):
+class ReasoningItem(Nested):
     """What the model thought in an earlier answer. It is shown again, but not given to the model: chat templates leave
     out the reasoning of answers that are done."""
 
+    unremarkable = OF_OUTPUT | {"encrypted_content"}
     type: Literal["reasoning"]
-    summary: list[Part] = []
+    summary: list[Part] = Field(default_factory=list)
     content: list[Part] | None = None
 
 

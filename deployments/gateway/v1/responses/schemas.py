@@ -13,6 +13,7 @@ from deployments.gateway.v1.fields import (
     JsonObjectFormat,
     JsonSchema,
     Metadata,
+    Nested,
     Object,
     SamplingFields,
     Text,
@@ -45,7 +46,7 @@ class TextJsonSchemaFormat(JsonSchema):
     schema_: Object = Field(alias="schema")
 
 
-class TextConfig(BaseModel):
+class TextConfig(Nested):
     """What form the text has."""
 
     format: Annotated[TextFormat | JsonObjectFormat | TextJsonSchemaFormat, Field(discriminator="type")] | None = None
@@ -73,14 +74,14 @@ def _kind(value: Any) -> str:
 Tool = Annotated[Annotated[FunctionTool, Tag("function")] | Annotated[OtherTool, Tag("other")], Discriminator(_kind)]
 
 
-class NamedFunction(BaseModel):
+class NamedFunction(Nested):
     """The one function to call, or one of those allowed."""
 
     type: Literal["function"]
     name: FunctionName
 
 
-class AllowedTools(BaseModel):
+class AllowedTools(Nested):
     """Which of the tools may be called this time."""
 
     type: Literal["allowed_tools"]
@@ -104,7 +105,7 @@ class Reasoning(BaseModel):
     summary: str | None = None
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Nested):
     """What a stream has besides the answer."""
 
     include_obfuscation: bool | None = None  # there is nothing to hide in streams of one's own server
