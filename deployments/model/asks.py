@@ -35,7 +35,7 @@ from deployments.model.engine import (
     TokenDelta,
     TokenLogprob,
 )
-from deployments.model.engine.grammar import schema_grammar
+from deployments.model.engine.grammar import check_grammar, schema_grammar
 from deployments.model.prompt import longest, merged
 from deployments.tool_syntax import (
     MARKERS,
@@ -126,10 +126,17 @@ def prepare(engine: Engine, model: Model, ask: Ask) -> GenerationRequest:
         # The parts of what was said are told apart by these, which some vocabularies have as control tokens.
         shown_tokens=MARKERS if ask.tools else THINKING if ask.messages else (),
         ignore_eos=chosen.ignore_eos,
-        grammar=_grammar(engine, ask, prompt),
+        grammar=_checked(_grammar(engine, ask, prompt)),
         deadline=time.monotonic() + ask.seconds,
         user=ask.user,
     )
+
+
+def _checked(grammar: str | None) -> str | None:
+    # The engine does not look at it again.
+    if grammar is not None:
+        check_grammar(grammar)
+    return grammar
 
 
 def _grammar(engine: Engine, ask: Ask, prompt: Sequence[int]) -> str | None:

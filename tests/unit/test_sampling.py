@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 import math
 import re
@@ -30,6 +32,24 @@ PLACES = {
     },
     "required": ["place", "home"],
     "$defs": {"place": {"type": "object", "properties": {"y": {"type": "integer"}}, "required": ["y"]}},
+}
+NESTED = {
+    "type": "array",
+    "maxItems": 900,
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 200},
+            "words": {
+                "type": "array",
+                "items": {"type": "string", "pattern": "^.{1,20}( [a-z]{0,9}){0,9}$"},
+                "maxItems": 99,
+            },
+            "when": {"type": "string", "format": "date-time"},
+            "kind": {"anyOf": [{"enum": ["a", "a,b"]}, {"type": "null"}]},
+        },
+        "required": ["name", "words"],
+    },
 }
 LIST = {
     "type": "object",
@@ -153,6 +173,13 @@ async def test_answer_follows_the_schema(engine: Engine) -> None:
         ({"type": "object", "properties": {"any": {"title": "Any"}}}, '{"any": [1]}', '{"other": 1}'),
         (PLACES, '{"place": {"x": 1}, "home": {"y": 2}}', '{"place": {"x": 1}, "home": {"x": 2}}'),
         (LIST, '{"next": {"next": {}}}', '{"next": 1}'),
+        (
+            NESTED,
+            '[{"name": "A", "words": ["x ab cd", "y"], "kind": "a,b"}, {"name": "B", "words": []}]',
+            '[{"name": 1}]',
+        ),
+        ({"type": "string", "pattern": "^a.{0,5}$"}, '"abc"', '"a"b"'),
+        ({"type": "string", "pattern": "^([A-Za-z]+ ?){1,50}$"}, '"To be or not to be"', '"a  b"'),
     ],
 )
 def test_what_a_schema_allows(engine: Engine, schema: dict[str, Any], allowed: str, forbidden: str) -> None:
@@ -180,6 +207,28 @@ async def test_resumed_answer_goes_on_within_the_grammar(engine: Engine) -> None
     assert (shown + rest, finish.reason) == (whole, "stop")
 
 
+async def test_an_answer_whose_grammar_takes_too_long_ends_and_the_others_go_on(engine: Engine) -> None:
+    # After each a there are twice as many ways to read what was written.
+    [a] = engine.vocabulary.tokenize("a", special=False)
+    exploding = request(
+        engine,
+        grammar='root ::= "a" root "b" | "a" root "c" | "a"',
+        logit_bias={a: 100.0},
+        max_tokens=100,
+    )
+    others = [request(engine, max_tokens=60), request(engine, "Who are you?", json_schema=PERSON, max_tokens=80)]
+    ended, *finished = await asyncio.gather(*(run(engine, wanted) for wanted in (exploding, *others)))
+    assert ended[3].reason == "error"
+    assert "grammar" in ended[3].message
+    assert "repeat less" in ended[3].message
+    assert 0 < ended[3].completion_tokens < 40
+    assert [finish.reason for _, _, _, finish in finished] == ["length", "stop"]
+    assert (await run(engine, request(engine, json_schema=PERSON, max_tokens=80)))[3].reason == "stop"
+    with pytest.raises(InvalidRequest) as refused:
+        engine.generate(dataclasses.replace(exploding, produced_token_ids=(a,) * (ended[3].completion_tokens + 2)))
+    assert "too long" in str(refused.value)
+
+
 async def test_grammar_that_is_at_its_end_ends_even_an_answer_that_ignores_it(engine: Engine) -> None:
     text, _, _, finish = await run(engine, request(engine, grammar='root ::= "ab"', ignore_eos=True))
     assert (text, finish.reason) == ("ab", "stop")
@@ -201,6 +250,10 @@ async def test_grammar_that_is_at_its_end_ends_even_an_answer_that_ignores_it(en
         ({"json_schema": {"type": "object", "properties": {"a": "no schema"}}}, "json_schema"),
         ({"json_schema": {"$ref": "https://example.org/schema"}}, "json_schema"),
         ({"json_schema": {"type": "nonsense"}}, "json_schema"),
+        ({"json_schema": {"type": "string", "pattern": "^((a|b|aa){0,30}){0,30}$"}}, "json_schema"),
+        ({"json_schema": {"items": {"type": "string", "pattern": "^((a|aa){1,20}-?){0,20}$"}}}, "json_schema"),
+        ({"grammar": 'root ::= (("a"{0,2000}){0,2000}){0,2000}'}, "grammar"),
+        ({"grammar": 'root ::= x{0,200}\nx ::= ("-"? y){1,200} # "b"\ny ::= [a-z]+'}, "grammar"),
         ({"logit_bias": {10**6: 1.0}}, "logit_bias"),
     ],
 )

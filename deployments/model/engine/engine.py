@@ -28,6 +28,7 @@ from deployments.model.engine.sequence import Sequence
 from deployments.model.engine.stats import EngineStats
 from deployments.model.engine.stepper import Stepper
 from deployments.model.engine.vocabulary import Vocabulary
+from deployments.model.engine.watch import work_is_left
 from deployments.model.engine.worker import Worker
 
 
@@ -176,4 +177,6 @@ class Engine:
         if self._embedder:
             self._embedder.close()
         llama.llama_free(self._context)
-        llama.llama_model_free(self._model)
+        # A grammar that took too long may still read the vocabulary.
+        if not work_is_left():
+            llama.llama_model_free(self._model)

@@ -42,3 +42,13 @@ class PromptTooLong(EngineError):
 
 class NoEmbeddings(EngineError):
     """The model was not made for embeddings."""
+
+
+class GrammarTooSlow(EngineError):
+    """A token of an answer that follows a grammar, or its beginning, took too long."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the grammar or JSON schema of this answer takes too long: what was written can be read in too many ways. "
+            "Let repeated and alternative parts begin or end with characters of their own, and repeat less"
+        )

@@ -1,25 +1,41 @@
-"""Answers that follow a grammar (GBNF) or a JSON schema: llama.cpp's grammar sampler, kept from ending the process."""
+"""Answers that follow a grammar (GBNF) or a JSON schema: llama.cpp's grammar sampler, kept from ending the process, and
+from holding up all answers.
+
+Two bounds keep one client's grammar from the time of the others. One whose repetitions cannot be told apart, so that an
+answer could be at more than MOST_PLACES places of them at once, is refused (grammar_places.py). What that does not
+foresee is stopped: an answer whose grammar needs more than LIMIT_SECONDS for a token ends with an error.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.model.engine.bindings import llama
-from deployments.model.engine.errors import InvalidRequest
+from deployments.model.engine.errors import GrammarTooSlow, InvalidRequest
+from deployments.model.engine.grammar_places import MOST_PLACES, places_at_once
 from deployments.model.engine.vocabulary import Vocabulary
+from deployments.model.engine.watch import TookTooLong, Watch
 
+T = TypeVar("T")
+
+# Of a core's time, for one token of one answer. Most take 0.02 ms, a full mask 3 ms.
+LIMIT_SECONDS = 0.25
+# More for each token of an answer that is resumed.
+REPLAY_SECONDS = 0.001
 # llama.cpp parses by recursion: a deeper one ends the process.
 MOST_NESTING = 64
 MOST_CHARACTERS = 100_000
 # llama.cpp takes no more repetitions; the converter would write out each.
 MOST_REPETITIONS = 2000
 _COUNTS = frozenset({"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"})
+_watches = threading.local()
 _ENTRY = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
@@ -30,10 +46,29 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
 
     _refuse_excess(schema, MOST_NESTING)
     try:
-        return gbnf(schema)
+        text = gbnf(schema)
     except (AssertionError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         reason = str(error).split("\n")[0][:200] or type(error).__name__
         raise InvalidRequest("json_schema", f"this schema cannot be used: {reason}") from error
+    _refuse_places("json_schema", text)
+    return text
+
+
+def check_grammar(text: str) -> None:
+    """Raises InvalidRequest for a grammar that would end the process, or hold it up. What it finds is remembered: a
+    large grammar takes some tenths of a second the first time."""
+    _refuse_fatal(text)
+    _refuse_places("grammar", text)
+
+
+def _refuse_places(param: str, text: str) -> None:
+    if (places := places_at_once(text)) > MOST_PLACES:
+        raise InvalidRequest(
+            param,
+            f"repetitions in it cannot be told apart: what was written could be at {places} places of it at once, "
+            f"and may be at {MOST_PLACES} at most. "
+            "Let what is repeated begin or end with a character of its own, such as a comma, or repeat less",
+        )
 
 
 def _refuse_excess(value: object, depth: int) -> None:
@@ -54,21 +89,49 @@ def _refuse_excess(value: object, depth: int) -> None:
 
 
 class Grammar:
-    """State of one answer that follows a grammar. For one thread at a time. Raises InvalidRequest."""
+    """State of one answer that follows a grammar. For one thread at a time. Raises InvalidRequest.
+
+    `allows`, `mask` and `accept` take as long as they take: who may not be held up calls them `in_time`.
+    """
 
     def __init__(self, text: str, vocabulary: Vocabulary, produced: Sequence[int] = ()) -> None:
-        _refuse_fatal(text)
-        data = text.encode("utf-8", "replace")
-        self._sampler = llama.llama_sampler_init_grammar(vocabulary.handle, data, b"root")
-        if not self._sampler:
-            raise InvalidRequest("grammar", "it is no GBNF grammar with a rule `root` and without left recursion")
+        check_grammar(text)
         self._end_ids = vocabulary.end_ids
         self._one = np.zeros(1, _ENTRY)
         self._all = np.zeros(vocabulary.size, _ENTRY)
         self._all["id"] = np.arange(vocabulary.size)
+        self._sampler: Any = None
+        self._is_left = False
+        try:
+            self.in_time(lambda: self._begin(text, vocabulary))
+            if produced:
+                self.in_time(lambda: self._replay(produced), LIMIT_SECONDS + len(produced) * REPLAY_SECONDS)
+        except GrammarTooSlow as error:
+            raise InvalidRequest("grammar", str(error)) from error
+        except InvalidRequest:
+            self.close()
+            raise
+
+    def in_time(self, work: Callable[[], T], seconds: float = LIMIT_SECONDS) -> T:
+        """The result of work with this grammar, or what it raises. Raises GrammarTooSlow where it needs more than
+        `seconds` of a core: then the grammar, and whatever the work touches, may not be used any more."""
+        if not hasattr(_watches, "own"):
+            _watches.own = Watch()
+        try:
+            return _watches.own.run(work, seconds, after=self._free)
+        except TookTooLong:
+            self._is_left = True
+            raise GrammarTooSlow from None
+
+    def _begin(self, text: str, vocabulary: Vocabulary) -> None:
+        data = text.encode("utf-8", "replace")
+        self._sampler = llama.llama_sampler_init_grammar(vocabulary.handle, data, b"root")
+        if not self._sampler:
+            raise InvalidRequest("grammar", "it is no GBNF grammar with a rule `root` and without left recursion")
+
+    def _replay(self, produced: Sequence[int]) -> None:
         for token in produced:
             if not self.allows(token):
-                self.close()
                 raise InvalidRequest("produced_token_ids", "they do not follow the grammar")
             self.accept(token)
 
@@ -90,7 +153,11 @@ class Grammar:
             llama.llama_sampler_accept(self._sampler, token)
 
     def close(self) -> None:
-        """Frees its memory. Idempotent."""
+        """Frees its memory, or leaves that to the work that took too long. Idempotent."""
+        if not self._is_left:
+            self._free()
+
+    def _free(self) -> None:
         if self._sampler:
             llama.llama_sampler_free(self._sampler)
             self._sampler = None

@@ -37,19 +37,29 @@ class Sampler:
         self._random = np.random.Generator(bits)
 
     def sample(self, logits: NDArray[np.float32]) -> int:
-        """Picks a token; `logits` has one value a token of the vocabulary and is left unchanged."""
+        """Picks a token; `logits` has one value a token of the vocabulary and is left unchanged. Raises GrammarTooSlow:
+        then this sampler is of no more use."""
         changed = self._penalties.apply(logits)
         first, second = self._random.random(), self._random.random()
         token = self._pick(changed, first)
-        if self._grammar:
-            # The full mask costs 3 ms: most tokens that a model draws are allowed.
-            if not self._grammar.allows(token):
-                changed = self._grammar.mask(changed)
-                if changed.max() == -np.inf:
-                    return self._end  # the grammar is at its end, which ignore_eos forbids
-                token = self._pick(changed, second)
-            self._grammar.accept(token)
+        if grammar := self._grammar:
+            drawn = token
+            allowed = grammar.in_time(lambda: self._within(grammar, changed, drawn, second))
+            if allowed is None:
+                return self._end  # the grammar is at its end, which ignore_eos forbids
+            token = allowed
         self._penalties.accept(token)
+        return token
+
+    def _within(self, grammar: Grammar, logits: NDArray[np.float32], token: int, uniform: float) -> int | None:
+        """The token, or another one that the grammar allows. None where it allows no more."""
+        # The full mask costs 3 ms: most tokens that a model draws are allowed.
+        if not grammar.allows(token):
+            logits = grammar.mask(logits)
+            if logits.max() == -np.inf:
+                return None
+            token = self._pick(logits, uniform)
+        grammar.accept(token)
         return token
 
     def _pick(self, logits: NDArray[np.float32], uniform: float) -> int:

@@ -8,10 +8,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llama_cpp.llama_grammar import PRIMITIVE_RULES, RESERVED_NAMES, BuiltinRule, SchemaConverter
+from llama_cpp.llama_grammar import DOT, PRIMITIVE_RULES, RESERVED_NAMES, BuiltinRule, SchemaConverter
 
 # In a JSON text no control character stands for itself.
 _CHAR = BuiltinRule(PRIMITIVE_RULES["char"].content.replace(r'[^"\\]', r'[^"\\\x7F\x00-\x1F]'))
+# Nor does a quotation mark, as a dot of a pattern would have it.
+_DOT = r'[^"\\\x7F\x00-\x1F]'
 # They say nothing about what is allowed.
 _ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
 _OTHER = frozenset({"$ref", "oneOf", "anyOf", "const", "enum", "pattern", "format"})
@@ -53,6 +55,9 @@ class _Converter(SchemaConverter):
             items = f'{item} ("," space {item}){more}'
             return self._add_rule(rule, f'"[" space {items if least else f"({items})?"} "]" space')
         return super().visit(schema, name)
+
+    def _add_rule(self, name: str, rule: str) -> str:
+        return super()._add_rule(name, _DOT if rule == DOT else rule)
 
     def _add_primitive(self, name: str, rule: BuiltinRule) -> str:
         return super()._add_primitive(name, _CHAR if name == "char" else rule)

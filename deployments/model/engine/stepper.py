@@ -14,7 +14,7 @@ from deployments.model.engine.batch import Batch
 from deployments.model.engine.bindings import llama
 from deployments.model.engine.context import most_outputs
 from deployments.model.engine.core_sharing import CoreSharing
-from deployments.model.engine.errors import EngineError
+from deployments.model.engine.errors import EngineError, GrammarTooSlow
 from deployments.model.engine.kv_memory import KvMemory
 from deployments.model.engine.model_file import last_errors
 from deployments.model.engine.prefill_lane import PrefillLane
@@ -257,12 +257,25 @@ class Stepper:
         return seconds
 
     def _sample(self, rows: list[_Row]) -> list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]]:
-        """The next tokens of each sequence whose logits are there: one, or several where a draft came true."""
+        """The next tokens of each sequence whose logits are there: one, or several where a draft came true. One whose
+        grammar takes too long ends."""
         if not self._batch.outputs:
             return []
         shape = (self._batch.outputs, self._vocabulary.size)
         logits = np.ctypeslib.as_array(llama.llama_get_logits(self._context), shape=shape)
-        return [(row, self._confirm(row, logits[row.output :])) for row in rows if row.output is not None]
+        chosen: list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]] = []
+        too_slow: list[tuple[Sequence, str]] = []
+        for row in rows:
+            if row.output is None:
+                continue
+            try:
+                chosen.append((row, self._confirm(row, logits[row.output :])))
+            except GrammarTooSlow as error:
+                too_slow.append((row.sequence, str(error)))
+        for sequence, message in too_slow:
+            logger.warning("an answer ends: its grammar took too long")
+            self._end(sequence, "error", message)
+        return chosen
 
     def _confirm(self, row: _Row, logits: NDArray[np.float32]) -> list[tuple[int, TokenLogprob | None]]:
         sampler = row.sequence.sampler
