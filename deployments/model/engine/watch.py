@@ -12,7 +12,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_LOWEST_PRIORITY = 19
 _left: list[threading.Thread] = []
 
 
@@ -33,7 +32,7 @@ class Watch:
 
     def run(self, work: Callable[[], T], seconds: float, after: Callable[[], None]) -> T:
         """The work's result, or what it raises. TookTooLong where it has used `seconds` of a core without an end: it
-        is left to itself, with the lowest priority, and `after` is called there when it has ended at last."""
+        is left to itself, on a core that idles, and `after` is called there when it has ended at last."""
         worker = self._worker = self._worker or _Worker()
         made: list[T] = []
         before = worker.cpu_seconds()
@@ -79,8 +78,8 @@ class _Worker:
         self.tasks.put(after)
         self.tasks.put(None)
         assert self._thread.native_id is not None
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            os.setpriority(os.PRIO_PROCESS, self._thread.native_id, _LOWEST_PRIORITY)
+        with contextlib.suppress(OSError):  # it has just ended, or the system does not know this
+            os.sched_setscheduler(self._thread.native_id, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _serve(tasks: SimpleQueue[Callable[[], object] | None], ends: SimpleQueue[BaseException | None]) -> None:
