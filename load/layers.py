@@ -39,12 +39,13 @@ MODEL: Rules = (
 
 
 class Sampler:
-    """py-spy beside one process, for a fixed time. Started by `start`; it slows its target a little."""
+    """py-spy beside one process, for a fixed time. Started by `start`; it slows its target a little. Only threads that
+    hold the GIL are sampled: those of Ray and gRPC look busy while they wait."""
 
     def __init__(self, pid: int, seconds: int, rate: int = 200) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._file = Path(self._folder.name) / "stacks"
-        self._command = ["py-spy", "record", "--format", "raw", "--nonblocking", "--full-filenames"]
+        self._command = ["py-spy", "record", "--format", "raw", "--gil", "--nonblocking", "--full-filenames"]
         self._command += ["--pid", str(pid), "--duration", str(seconds), "--rate", str(rate), "-o", str(self._file)]
         self._process: subprocess.Popen[str] | None = None
 
@@ -53,7 +54,7 @@ class Sampler:
         self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def shares(self, rules: Rules) -> dict[str, float]:
-        """Of the samples in which a thread was at work, each layer's share. Raises LoadError."""
+        """Of the samples in which Python code ran, each layer's share. Raises LoadError."""
         assert self._process is not None
         said, _ = self._process.communicate(timeout=120)
         if not self._file.exists():

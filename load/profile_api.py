@@ -35,7 +35,7 @@ from load.own_product import OwnProduct
 STREAMS, STREAM_TOKENS = 16, 64
 QUESTION = [{"role": "user", "content": "Say hello."}]
 LIMITS = {f"RUSTYGPT__API__{name}": str(10**9) for name in ("REQUESTS_PER_MINUTE", "TOKENS_PER_MINUTE")}
-ROUNDS = 200
+ROUNDS = 100
 
 Ask = Callable[[], Awaitable[None]]
 
