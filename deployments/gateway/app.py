@@ -33,8 +33,10 @@ from deployments.gateway.v1.messages import routes as anthropic_messages
 from deployments.gateway.v1.models import routes as served_models
 from deployments.gateway.v1.responses import routes as responses
 from deployments.gateway.v1.tokens import routes as tokens
+from deployments.problems import ProblemError
 
 WEB = Path(__file__).parents[2] / "web"
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class PageFiles(StaticFiles):
@@ -94,6 +96,11 @@ def build_app(services: Services) -> FastAPI:
         keys.router,
     ):
         app.include_router(router, dependencies=[Depends(require_csrf)])
+
+    @app.api_route("/api/stream/{rest:path}", methods=METHODS, include_in_schema=False)
+    async def streams_are_starting() -> None:
+        # The Streamer's. Until the proxy has heard of it, after a start, what is asked of it comes here.
+        raise ProblemError(503, "RGP.STARTING", "Event streams are just starting. Try again in a moment.")
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

@@ -182,3 +182,12 @@ async def test_odd_json_is_no_failure(api: httpx.AsyncClient, key: str, path: st
     body = f'{{"model": "no such model", "messages": [{{"role": "user", "content": "Hi"}}], {more}}}'
     answer = await api.post(path, content=body, headers=bearer(key) | {"Content-Type": "application/json"})
     assert answer.status_code == status, answer.text
+
+
+async def test_streams_are_told_to_come_again_while_the_proxy_does_not_know_the_streamer(
+    api: httpx.AsyncClient,
+) -> None:
+    for path in ("/api/stream/me", "/api/stream/conversations/01a21545-a568-7111-a298-4badcac41ab4"):
+        answer = await api.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (503, "RGP.STARTING")
+        assert answer.headers["Retry-After"]
