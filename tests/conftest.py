@@ -42,6 +42,17 @@ def postgres(run_home: Path) -> Iterator[str]:
     server.stop()
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """How this machine runs the model is measured before the first test: once a machine, for minutes, in no test's
+    time. Only where a test needs it."""
+    needs = {"tuning", "product"}
+    runs = not session.config.option.collectonly
+    if runs and any(
+        needs & set(getattr(item, "fixturenames", ())) or "chaos" in item.path.parts for item in session.items
+    ):
+        Tunings(TUNING).obtain(bundled_model_file(), "auto")
+
+
 @pytest.fixture(scope="session")
 def tuning() -> Tuning:
     """How this machine runs the bundled model: measured once a run, found by every product."""
