@@ -9,7 +9,7 @@ from typing import Protocol
 from fastapi.responses import Response
 
 from deployments.gateway.v1.errors import ApiError, error_body
-from deployments.gateway.v1.json_text import json_bytes
+from deployments.gateway.v1.json_text import json_bytes, json_response
 from deployments.gateway.v1.sse import EventStream, event
 from deployments.generation import Item, Json
 
@@ -37,7 +37,7 @@ async def answered(
     async with aclosing(items):
         async for batch in items:
             fold.feed(batch)
-    return Response(json_bytes(fold.whole()), media_type="application/json")
+    return json_response(fold.whole())
 
 
 async def _events(items: AsyncGenerator[list[Item], None], fold: Fold) -> AsyncGenerator[bytes, None]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import orjson
+from fastapi.responses import Response
 
 
 def json_bytes(value: Any) -> bytes:
@@ -15,3 +16,8 @@ def json_bytes(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:
         return json.dumps(value).encode()
+
+
+def json_response(value: Any) -> Response:
+    """An answer that nobody may keep for others."""
+    return Response(json_bytes(value), headers={"Cache-Control": "no-store"}, media_type="application/json")

@@ -15,7 +15,7 @@ from deployments.gateway.v1.chat.encode import ChatFold, Frame
 from deployments.gateway.v1.chat.prompt import ask_of
 from deployments.gateway.v1.chat.schemas import MEANINGFUL, ChatRequest
 from deployments.gateway.v1.chunks import answered
-from deployments.gateway.v1.json_text import json_bytes
+from deployments.gateway.v1.json_text import json_response
 from deployments.gateway.v1.metered import metered
 from deployments.gateway.v1.stored.resume import LastEventIdOf
 
@@ -36,7 +36,7 @@ async def complete_chat(
         kept = await stored.begin(body, services, caller, once)
         if body.stream:
             return stored.streamed(services, kept, after)
-        return Response(json_bytes(await stored.whole(services, kept)), media_type="application/json")
+        return json_response(await stored.whole(services, kept))
     frame = frame_of(body, f"chatcmpl-{secrets.token_hex(16)}", int(time.time()))
     ask = ask_of(body, str(caller.user_id or ""), services.settings.turn.deadline_seconds)
     answer = await services.asking.ask(body.model, ask)

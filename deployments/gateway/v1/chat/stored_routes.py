@@ -13,7 +13,7 @@ from deployments.gateway.v1.callers import ReaderOf, WriterOf
 from deployments.gateway.v1.chat.stored import streamed, whole
 from deployments.gateway.v1.errors import ApiError
 from deployments.gateway.v1.fields import Metadata, Text, invalid
-from deployments.gateway.v1.json_text import json_bytes
+from deployments.gateway.v1.json_text import json_response
 from deployments.gateway.v1.stored.answer import StoredAnswer
 from deployments.gateway.v1.stored.resume import AfterOf
 from deployments.generation import Json
@@ -60,20 +60,22 @@ async def get_completion(
         return streamed(services, answer, after)
     if after is not None:
         raise invalid("starting_after", "`starting_after` is for streams: add `stream=true`.")
-    return _json(await whole(services, answer))
+    return json_response(await whole(services, answer))
 
 
 @router.post("/{completion_id}")
 async def change_completion(completion_id: str, body: NewMetadata, services: ServicesOf, caller: WriterOf) -> Response:
     """Gives a stored completion other metadata."""
-    return _json(await whole(services, await services.store.change(caller, "chat", completion_id, body.metadata or {})))
+    return json_response(
+        await whole(services, await services.store.change(caller, "chat", completion_id, body.metadata or {}))
+    )
 
 
 @router.delete("/{completion_id}")
 async def delete_completion(completion_id: str, services: ServicesOf, caller: WriterOf) -> Response:
     """Deletes a stored completion for good, even while it is written. What stands in a conversation stays there."""
     await services.store.delete(caller, "chat", completion_id)
-    return _json({"id": completion_id, "object": "chat.completion.deleted", "deleted": True})
+    return json_response({"id": completion_id, "object": "chat.completion.deleted", "deleted": True})
 
 
 @router.post("/{completion_id}/cancel")
@@ -81,7 +83,7 @@ async def cancel_completion(completion_id: str, services: ServicesOf, caller: Wr
     """Stops a stored completion; what was written stays. One that has ended stays as it is. (Not in OpenAI's API, whose
     chat completions end with their connections.)"""
     answer = await services.store.cancel(caller, "chat", completion_id)
-    return _json({"id": completion_id, "object": "chat.completion", "finish_reason": _reason(answer)})
+    return json_response({"id": completion_id, "object": "chat.completion", "finish_reason": _reason(answer)})
 
 
 @router.get("/{completion_id}/messages")
@@ -135,8 +137,4 @@ def _wanted_metadata(request: Request) -> dict[str, str] | None:
 
 def _page(shown: list[Json], has_more: bool) -> Response:
     ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
-    return _json({"object": "list", "data": shown, **ends, "has_more": has_more})
-
-
-def _json(body: Json) -> Response:
-    return Response(json_bytes(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
+    return json_response({"object": "list", "data": shown, **ends, "has_more": has_more})

@@ -11,7 +11,7 @@ from deployments.gateway.services import ServicesOf
 from deployments.gateway.v1.callers import WriterOf
 from deployments.gateway.v1.embeddings.schemas import MEANINGFUL, EmbeddingRequest
 from deployments.gateway.v1.fields import invalid
-from deployments.gateway.v1.json_text import json_bytes
+from deployments.gateway.v1.json_text import json_response
 
 router = APIRouter(tags=["OpenAI API"])
 
@@ -37,7 +37,7 @@ async def embed(body: EmbeddingRequest, services: ServicesOf, caller: WriterOf) 
     made = {"object": "list", "data": data, "model": body.model, "usage": usage}
     if warnings:
         made["warnings"] = warnings
-    return Response(json_bytes(made), media_type="application/json")
+    return json_response(made)
 
 
 def _encoded(vector: np.ndarray, form: str | None) -> str | list[float]:

@@ -13,7 +13,7 @@ from deployments.gateway.services import Services, ServicesOf
 from deployments.gateway.v1.callers import Caller, ReaderOf, WriterOf
 from deployments.gateway.v1.errors import ApiError
 from deployments.gateway.v1.fields import invalid
-from deployments.gateway.v1.json_text import json_bytes
+from deployments.gateway.v1.json_text import json_response
 from deployments.gateway.v1.metered import metered
 from deployments.gateway.v1.responses.events import ResponseFold
 from deployments.gateway.v1.responses.input_items import page_of
@@ -73,21 +73,21 @@ async def get_response(
         return _resumed(services, answer, after)
     if after is not None:
         raise invalid("starting_after", "`starting_after` is for streams: add `stream=true`.")
-    return _json(await _current(services, answer))
+    return json_response(await _current(services, answer))
 
 
 @router.post("/{response_id}/cancel")
 async def cancel_response(response_id: str, services: ServicesOf, caller: WriterOf) -> Response:
     """Stops a stored response; what was written stays. One that has ended stays as it is."""
     answer = await services.store.cancel(caller, "response", response_id)
-    return _json(await _current(services, answer))
+    return json_response(await _current(services, answer))
 
 
 @router.delete("/{response_id}")
 async def delete_response(response_id: str, services: ServicesOf, caller: WriterOf) -> Response:
     """Deletes a stored response for good, even while it is written. Responses that follow it stay."""
     await services.store.delete(caller, "response", response_id)
-    return _json(deleted(response_id))
+    return json_response(deleted(response_id))
 
 
 @router.get("/{response_id}/input_items")
@@ -101,7 +101,7 @@ async def list_input_items(
 ) -> Response:
     """What a stored response was asked; not what its previous responses were."""
     answer = await services.store.get(caller, "response", response_id)
-    return _json(page_of(response_id, answer.shown["input"], after, limit, order))
+    return json_response(page_of(response_id, answer.shown["input"], after, limit, order))
 
 
 async def _stateless(body: ResponseRequest, services: Services, caller: Caller, ask: Ask, echo: Json) -> Response:
@@ -110,15 +110,15 @@ async def _stateless(body: ResponseRequest, services: Services, caller: Caller, 
     batches, fold = metered(services.limits, caller, answer), ResponseFold(shape, ask)
     if body.stream:
         return EventStream(live(batches, fold), services.settings.sse.heartbeat_seconds)
-    return _json(await awaited(batches, fold))
+    return json_response(await awaited(batches, fold))
 
 
 async def _told(body: ResponseRequest, services: Services, answer: StoredAnswer, after: int | None) -> Response:
     if body.stream:
         return _resumed(services, answer, after)
     if answer.background:
-        return _json(await _current(services, answer))
-    return _json(await awaited(services.store.follow(answer), fold_of(answer)))
+        return json_response(await _current(services, answer))
+    return json_response(await awaited(services.store.follow(answer), fold_of(answer)))
 
 
 def _resumed(services: Services, answer: StoredAnswer, after: int | None) -> Response:
@@ -157,7 +157,3 @@ async def _history(services: Services, caller: Caller, response_id: str) -> list
     if response["status"] not in ("completed", "incomplete"):
         raise invalid(param, f"{response_id} has no answer to go on from: it is {response['status']}.")
     return history_of(answer.ask, answer.shown, response["output"])
-
-
-def _json(body: Json) -> Response:
-    return Response(json_bytes(body), headers={"Cache-Control": "no-store"}, media_type="application/json")
