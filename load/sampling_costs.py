@@ -58,7 +58,8 @@ def main() -> None:
     context = open_context(model, options, 512)
     vocabulary = Vocabulary(model)
     tokens = vocabulary.tokenize(PROMPT)
-    batch = llama.llama_batch_get_one((llama.llama_token * len(tokens))(*tokens), len(tokens))
+    prompt = (llama.llama_token * len(tokens))(*tokens)  # the batch points into it
+    batch = llama.llama_batch_get_one(prompt, len(tokens))
     assert llama.llama_decode(context, batch) == 0
     logits = np.ctypeslib.as_array(llama.llama_get_logits(context), shape=(vocabulary.size,)).copy()
     costs: dict[str, float] = {}
