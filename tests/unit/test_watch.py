@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 
@@ -40,3 +41,17 @@ def test_work_that_waits_for_a_core_is_not_slow() -> None:
         return "done"
 
     assert Watch().run(rest, 0.05, after=pytest.fail) == "done"
+
+
+def test_work_is_not_slow_where_garbage_is_collected_beside_it() -> None:
+    gc.collect()  # what the tests before have left
+    began = time.thread_time()
+    gc.collect()
+    one = time.thread_time() - began
+
+    def collect() -> str:
+        for _ in range(10):
+            gc.collect()
+        return "done"
+
+    assert Watch().run(collect, 3 * one, after=pytest.fail) == "done"

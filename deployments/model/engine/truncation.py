@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 Candidates = tuple[NDArray[np.intp], NDArray[np.float32]]
 
-# Candidates to begin with where nobody knows how many are needed, and by how much more are tried next.
-FIRST_GUESS, GROWTH = 256, 8
+# Values in a group of which only the highest counts, to find the highest of all.
+GROUP = 16
+# How finely distances are told apart before any is sorted, and how many classes there are: the last has all beyond.
+CLASSES_A_NAT, CLASSES = 64, 2048
+SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def all_of(logits: NDArray[np.float32]) -> Candidates:
@@ -25,8 +28,7 @@ def top_k(candidates: Candidates, k: int) -> Candidates:
     ids, logits = candidates
     if k >= logits.size:
         return candidates
-    least = np.partition(logits, logits.size - k)[logits.size - k]
-    chosen = np.flatnonzero(logits >= least)
+    chosen = np.flatnonzero(logits >= _below_kth(logits, k))
     if chosen.size > k:
         order = np.argsort(-logits[chosen], kind="stable")
         chosen = chosen[order[:k]]
@@ -39,20 +41,10 @@ def typical(candidates: Candidates, mass: float) -> Candidates:
     ids, logits = candidates
     below = logits - logits.max()
     weights = np.exp(below)
-    total = weights.sum(dtype=np.float64)
-    probabilities = weights / total
-    surprise = np.log(total) - below
-    # A token without probability adds nothing; its surprise may be infinite.
-    expected = float(np.dot(probabilities, np.where(probabilities > 0, surprise, 0)))
-    oddness = np.abs(surprise - expected)
-    count = FIRST_GUESS
-    while True:
-        nearest = np.argpartition(oddness, count)[:count] if count < oddness.size else np.arange(oddness.size)
-        if nearest.size == oddness.size or probabilities[nearest].sum() >= mass:
-            break
-        count *= GROWTH
-    nearest = nearest[np.argsort(oddness[nearest])]
-    kept = nearest[: int(np.searchsorted(np.cumsum(probabilities[nearest]), mass)) + 1]
+    total = float(weights.sum(dtype=np.float64))
+    # Surprise is a constant less `below`. A token without probability adds nothing; its surprise is infinite.
+    expected = np.float32(np.dot(weights, np.where(weights > 0, below, 0)) / total)
+    kept = _nearest(np.abs(below - expected), weights, mass * total)
     return ids[kept], logits[kept]
 
 
@@ -60,18 +52,44 @@ def nucleus(candidates: Candidates, top_p: float, min_p: float) -> Candidates:
     """The likeliest that make up `top_p`, without those less likely than `min_p` times the likeliest. At least one
     stays."""
     ids, logits = candidates
-    weights = np.exp(logits - logits.max())
+    below = logits - logits.max()
+    weights = np.exp(below)
     total = float(weights.sum(dtype=np.float64))
     # All below this together have less than what top_p leaves out, so that none of them is in the nucleus.
     floor = max(total * (1 - top_p) / weights.size, min_p)
     chosen = np.flatnonzero(weights >= floor)
     if top_p < 1:
-        falling = np.sort(weights[chosen])[::-1]  # 90 µs for a whole vocabulary; sorting places takes five times that
-        kept = min(int(np.searchsorted(np.cumsum(falling, dtype=np.float64), top_p * total)) + 1, falling.size)
-        chosen = chosen[weights[chosen] >= falling[kept - 1]]
-        if chosen.size > kept:  # equals at the border, some by rounding only
-            chosen = chosen[np.argsort(-logits[chosen], kind="stable")[:kept]]
+        chosen = chosen[_nearest(-below[chosen], weights[chosen], top_p * total)]
     return ids[chosen], logits[chosen]
+
+
+def _below_kth(values: NDArray[np.float32], k: int) -> np.float32:
+    """A value that at least k reach, and not many more: the k-th highest of the maxima of disjoint groups. A tenth of the
+    time that a partition of a whole vocabulary takes."""
+    columns = values.size // GROUP
+    if k < columns:
+        values = values[: GROUP * columns].reshape(GROUP, columns).max(axis=0)
+    return np.partition(values, values.size - k)[values.size - k]
+
+
+def _nearest(distances: NDArray[np.float32], weights: NDArray[np.float32], mass: float) -> NDArray[np.intp]:
+    """Places of the least distances, as many as make up `mass`; at least one. Distances are in nats, 0 or more.
+
+    Sums by classes of distances find the class at the border, and only that is sorted: a sort of the whole vocabulary
+    takes 1 ms on processors that are slow at AVX-512's compression, as AMD's Zen 4 is.
+    """
+    inside, edge = np.empty(0, np.intp), np.arange(distances.size)
+    if distances.size > CLASSES:
+        classes = np.minimum(distances * CLASSES_A_NAT, CLASSES - 1).astype(np.intp)
+        sums = np.cumsum(np.bincount(classes, weights, CLASSES))
+        # Rounding may ask for more than all; no mass is that of the first.
+        mass = min(max(mass, SMALLEST), float(sums[-1]))
+        border = int(np.searchsorted(sums, mass))
+        inside, edge = np.flatnonzero(classes < border), np.flatnonzero(classes == border)
+        mass -= float(sums[border - 1]) if border else 0.0
+    edge = edge[np.argsort(distances[edge], kind="stable")]
+    kept = int(np.searchsorted(np.cumsum(weights[edge], dtype=np.float64), mass)) + 1
+    return np.concatenate((inside, edge[:kept]))
 
 
 def draw(candidates: Candidates, temperature: float, uniform: float) -> int:
