@@ -93,9 +93,10 @@ class Logprob:
 
 @dataclass(frozen=True)
 class Started:
-    """First: the request was taken; it may still wait for its turn."""
+    """First: the request was taken, by this replica; it may still wait for its turn."""
 
     prompt_tokens: int
+    replica: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,29 @@ class Refused:
 
 Item = Started | Piece | Ended | Refused
 """A stateless answer comes as batches (lists) of them: Started, then for each index Pieces, one Ended; or Refused."""
+
+
+@dataclass(frozen=True)
+class ReturnPath:
+    """Where an answer may come to instead of its own stream: the shared stream of this name, which the Gateway reads,
+    under this number."""
+
+    shared_stream: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Switch:
+    """The answer goes on in the other stream. At the end of a batch in its own: what follows comes on the shared one,
+    on its opening of this number. At the end of one there: its own tells the rest, if only that it has ended."""
+
+    opening: int = 0
+
+
+SentBatch = list[Item | Switch]
+"""As it travels."""
+Parcels = dict[int, SentBatch]
+"""What a shared stream carries at once: for answers, by their numbers, what is new."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from deployments.config import Model
 from deployments.generation import (
@@ -48,12 +48,6 @@ from deployments.tool_syntax import (
     tool_grammar,
     with_tools,
 )
-
-# A batch on its way to the Gateway and the client takes cores from the engine, whose threads wait for each other: with
-# many answers their text gathers for a while, as it does on its way to the log (append_writer.py). First words and ends
-# do not wait.
-PAUSE_SECONDS = 0.01  # for each answer that is made
-LONGEST_PAUSE_SECONDS = 0.1
 
 
 def prompt_of(engine: Engine, model: Model, ask: Ask) -> list[int]:
@@ -202,7 +196,7 @@ async def refused(engine: Engine, model: Model, ask: Ask) -> Refused | None:
     return None
 
 
-async def generate(engine: Engine, model: Model, ask: Ask) -> AsyncIterator[list[Item]]:
+async def generate(engine: Engine, model: Model, ask: Ask) -> AsyncGenerator[list[Item], None]:
     """Batches of items, as generation.py says; text that comes while a batch is taken gathers in the next one.
     Leaving early cancels."""
     generations: list[Generation] = []
@@ -229,13 +223,11 @@ async def generate(engine: Engine, model: Model, ask: Ask) -> AsyncIterator[list
 
 
 async def _one(engine: Engine, generation: Generation, index: int) -> AsyncIterator[list[Item]]:
-    loop, not_before = asyncio.get_running_loop(), 0.0
     while True:
-        ready = await generation.ready(not_before)
+        ready = await generation.ready()
         yield [item_of(engine, index, made) for made in ready]
         if isinstance(ready[-1], Finish):
             return
-        not_before = loop.time() + min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * engine.running)
 
 
 async def _several(engine: Engine, generations: Sequence[Generation]) -> AsyncIterator[list[Item]]:

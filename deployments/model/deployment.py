@@ -10,13 +10,14 @@ from ray import serve
 
 from db.actor import connect_database
 from deployments.config import Settings, database_access, home
-from deployments.generation import Ask, Embedded, Item, Refused, Tokenized
+from deployments.generation import Ask, Embedded, Parcels, Refused, ReturnPath, SentBatch, Tokenized
 from deployments.loopback import keep_replica_on_loopback
 from deployments.messages import MODEL_DEPLOYMENT, ModelDescription, TurnOffer
 from deployments.model import asks
 from deployments.model.engine_report import report
 from deployments.model.loading import load
 from deployments.model.owner import own_name
+from deployments.model.shared_streams import SharedStreams
 from deployments.model.turn_runner import TurnRunner
 from deployments.model.warm_prefixes import WarmPrefixes
 from deployments.observability.logs import configure_logs
@@ -39,6 +40,8 @@ class ModelDeployment:
         )
         engine = self._loaded.engine
         self._runner = TurnRunner(self._database, engine, model_id, model, settings.turn, own_name())
+        self._replica = serve.get_replica_context().replica_id.unique_id
+        self._shared_streams = SharedStreams(self._replica, lambda: engine.running)
         prefixes = WarmPrefixes(engine, home() / "prefixes" / f"{model_id}.kv", model.warm_prefix_bytes)
         await asyncio.to_thread(prefixes.load)
         self._tasks = [
@@ -51,10 +54,17 @@ class ModelDeployment:
         """Writes the answer that `offer` names, unless somebody else has begun to. Returns at its end."""
         await self._runner.run_turn(offer.message_id)
 
-    async def generate(self, ask: Ask) -> AsyncIterator[list[Item]]:
+    async def generate(self, ask: Ask, path: ReturnPath) -> AsyncIterator[SentBatch]:
         """A stateless answer, in batches of items; generation.py says which. A caller that leaves cancels it."""
-        async for batch in asks.generate(self._loaded.engine, self._loaded.model, ask):
+        batches = asks.generate(self._loaded.engine, self._loaded.model, ask)
+        async for batch in self._shared_streams.send(batches, path):
             yield batch
+
+    async def carry(self, replica: str, name: str, opening: int) -> AsyncIterator[Parcels]:
+        """The shared stream of this name, which carries answers of `generate`, if this is that replica."""
+        if replica == self._replica:
+            async for parcels in self._shared_streams.carry(name, opening):
+                yield parcels
 
     async def embed(self, texts: tuple[str | tuple[int, ...], ...]) -> Embedded | Refused:
         """A vector for each text."""

@@ -45,6 +45,9 @@ class PrefixRouter(RequestRouter):
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         if len(replicas) < 2:
             return [candidate_replicas]
+        if pending_request and pending_request.metadata.call_method == "carry":
+            wanted = pending_request.args[0]
+            return [[replicas[name]] for name in sorted(replicas, key=lambda name: name != wanted)]
         loads = {name: self._load(replica.replica_id) for name, replica in replicas.items()}
         prefix = _prefix(pending_request) if pending_request else None
         if prefix is None:

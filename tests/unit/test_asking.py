@@ -11,9 +11,11 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.handle import DeploymentResponseGenerator
 
 from deployments.config import Settings
-from deployments.gateway.v1.asking import PORTION_LENGTH, PORTION_TEXTS, Answer, Asking, portions
+from deployments.gateway.v1.answer import Answer
+from deployments.gateway.v1.asking import PORTION_LENGTH, PORTION_TEXTS, Asking, portions
 from deployments.gateway.v1.errors import ApiError
-from deployments.generation import Ask, Embedded, Ended, Item, Piece, Started
+from deployments.gateway.v1.shared_reader import SharedReader
+from deployments.generation import Ask, Embedded, Ended, Item, Piece, ReturnPath, Started
 
 
 class Stream(DeploymentResponseGenerator):
@@ -47,7 +49,7 @@ class Replicas:
         assert stream
         return self
 
-    def remote(self, ask: Ask) -> Stream:
+    def remote(self, ask: Ask, _: ReturnPath) -> Stream:
         """Of the next replica."""
         self.asks.append(ask)
         return self._streams.pop(0)
@@ -57,7 +59,7 @@ async def test_the_mark_of_thinking_comes_once_though_a_replica_dies_right_after
     opening: Any = [Started(5), Piece(0, "<think>")]
     end = Ended(0, "stop", 5, 2, 0)
     replicas: Any = Replicas([Stream([opening]), Stream([opening, Piece(0, "Hm.", (7,))]), Stream([Started(5), end])])
-    answer = Answer(replicas, Ask(text="Hello"), 1.0)
+    answer = Answer(replicas, SharedReader(replicas), Ask(text="Hello"), 1.0)
     await answer.open()
     read: list[Item] = []
     async for batch in answer:
@@ -69,7 +71,7 @@ async def test_the_mark_of_thinking_comes_once_though_a_replica_dies_right_after
 
 
 async def failure(replicas: Any) -> ApiError:
-    answer = Answer(replicas, Ask(text="Hello"), 1.0)
+    answer = Answer(replicas, SharedReader(replicas), Ask(text="Hello"), 1.0)
     try:
         await answer.open()
         async for _ in answer:
@@ -89,7 +91,8 @@ async def test_a_request_that_kills_its_replicas_kills_no_third_one(made: list[I
 async def test_deaths_with_a_token_between_them_are_all_survived() -> None:
     streams = [Stream([Started(5), Piece(0, "a", (token,))]) for token in range(5)]
     end = Ended(0, "stop", 5, 6, 0)
-    answer = Answer(Replicas([*streams, Stream([Started(5), end])]), Ask(text="Hello"), 1.0)  # pyright: ignore[reportArgumentType]
+    replicas: Any = Replicas([*streams, Stream([Started(5), end])])
+    answer = Answer(replicas, SharedReader(replicas), Ask(text="Hello"), 1.0)
     await answer.open()
     read: list[Item] = []
     async for batch in answer:

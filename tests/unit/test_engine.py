@@ -175,9 +175,8 @@ async def test_drafts_and_prompts_that_end_in_one_step_fit_the_logits() -> None:
         return (await run(small, wanted))[2]
 
     try:
-        for _ in range(3):
-            ends = await asyncio.gather(*(one(40 + i, 0.05 * i) for i in range(8)))
-            assert {finish.reason for finish in ends} == {"length"}
+        ends = await asyncio.gather(*(one(40 + i, 0.05 * i) for i in range(8)))
+        assert {finish.reason for finish in ends} == {"length"}
         assert small.stats().accepted_tokens_total > 0
         small.check()
     finally:
@@ -289,16 +288,3 @@ def test_damaged_model_files_are_refused(tmp_path: Path) -> None:
             path.write_bytes(content)
         with pytest.raises(ModelFileError, match=name):
             check_model_file(path)
-
-
-async def test_text_gathers_as_long_as_its_reader_wants_but_the_end_does_not_wait(engine: Engine) -> None:
-    loop = asyncio.get_running_loop()
-    wanted = request(engine, "Count to one hundred.", max_tokens=30, ignore_eos=True)
-    hour = loop.time() + 3600
-    generation = engine.generate(wanted)
-    items = await generation.ready(not_before=hour)
-    assert isinstance(items[-1], Finish)
-    assert sum(len(item.token_ids) for item in items if isinstance(item, TokenDelta)) == 30
-    assert loop.time() < hour
-    one = await engine.generate(wanted).ready()
-    assert not isinstance(one[-1], Finish), "without such a wish it is there at once"

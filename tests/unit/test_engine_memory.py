@@ -215,14 +215,14 @@ async def test_queue_that_is_full_says_when_to_come_again() -> None:
 
 
 async def test_long_prompt_is_computed_beside_the_answers_that_run() -> None:
-    engine = Engine(bundled_model_file(), options(max_sequence_tokens=4096, max_slots=3, prefix_cache_bytes=512 << 20))
-    long = [*PREFIX, *(2000 + i % 900 for i in range(2500))]
-    in_steps = Engine(bundled_model_file(), options(max_sequence_tokens=4096, max_slots=1, prefix_cache_bytes=0))
+    engine = Engine(bundled_model_file(), options(max_sequence_tokens=2048, max_slots=3, prefix_cache_bytes=512 << 20))
+    long = [*PREFIX, *(2000 + i for i in range(800))]
+    in_steps = Engine(bundled_model_file(), options(max_sequence_tokens=2048, max_slots=1, prefix_cache_bytes=0))
     try:
         alone = await first_logprob(in_steps, long)
         await end(engine.generate(request([*reversed(PREFIX)])))
         assert engine.stats().aside_tokens_total == 0, "nobody had to be kept waiting"
-        running = asyncio.create_task(end(engine.generate(request(list(range(20)), max_tokens=3900))))
+        running = asyncio.create_task(end(engine.generate(request(list(range(20)), max_tokens=1900))))
         await until(lambda: engine.stats().decode_tokens_total > 10)
         before = engine.stats()
         # Two answers to one prompt, which is computed once.

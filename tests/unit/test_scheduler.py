@@ -155,16 +155,25 @@ def test_long_prompt_is_not_overtaken_for_ever(vocabulary: Vocabulary) -> None:
 
 def test_prefill_budget_follows_measured_times() -> None:
     times = StepTimes(16)
-    assert times.prefill_budget(0, 512) == 512, "nobody waits for a token"
+    assert times.prefill_budget(0, 1, 512) == 512, "nobody waits for a token"
     for _ in range(30):
         times.learn(8, 0, 0.040)
         times.learn(8, 20, 0.080)
-    # Gaps of 60 ms leave 20 ms: ten tokens of 2 ms, and never fewer than 16.
-    assert times.prefill_budget(8, 512) == LEAST_CHUNK_TOKENS
+    # Gaps of 60 ms leave 20 ms: ten tokens of 2 ms, and never fewer than some.
+    assert times.prefill_budget(8, 8, 512) == LEAST_CHUNK_TOKENS
     for _ in range(60):
         times.learn(8, 20, 0.050)
-    assert times.prefill_budget(8, 512) == 39
-    assert times.prefill_budget(8, 20) == 20
+    assert times.prefill_budget(8, 8, 512) == 39
+    assert times.prefill_budget(8, 8, 20) == 20
+
+
+def test_those_who_wait_for_their_first_token_come_first_where_they_are_more() -> None:
+    times = StepTimes(16)
+    for _ in range(60):
+        times.learn(2, 0, 0.020)
+        times.learn(2, 20, 0.040)
+    assert 0 < times.prefill_budget(2, 2, 2048) <= 40
+    assert times.prefill_budget(2, 3, 2048) > 900, "gaps of a second"
 
 
 def test_drafts_pay_only_where_rows_are_cheap() -> None:

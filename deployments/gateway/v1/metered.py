@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from deployments.gateway.v1.asking import Answer
+from deployments.gateway.v1.answer import Answer
 from deployments.gateway.v1.callers import Caller
 from deployments.gateway.v1.limits import Limits
 from deployments.generation import Item, Piece, Started

@@ -22,7 +22,7 @@ class Slot:
 
 
 class Sequence:
-    """State of one generation. Touched by the engine's thread only, but for `cancelled`, `outbox` and `ended`.
+    """State of one generation. Touched by the engine's thread only, but for `cancelled` and `outbox`.
 
     waiting --gets a slot--> prefill --all but the last token computed--> decode --> ended
     prefill, decode --preempted--> waiting (its slot goes to somebody else; nothing is lost)
@@ -51,7 +51,6 @@ class Sequence:
         self.started = 0.0
         self.loop = loop
         self.outbox: asyncio.Queue[TokenDelta | Finish] = asyncio.Queue()
-        self.ended = asyncio.Event()  # with the Finish in the outbox
         self._detokenizer = detokenizer
         self._unsent: list[int] = []
         self._logprobs: list[TokenLogprob] = []

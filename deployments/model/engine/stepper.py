@@ -147,6 +147,10 @@ class Stepper:
     def _decoding(self) -> int:
         return sum(sequence.missing_tokens == 1 for sequence in self.scheduler.running)
 
+    def _prompts(self) -> int:
+        scheduler = self.scheduler
+        return len(scheduler.running) - self._decoding() + sum(sequence.is_ready for sequence in scheduler.waiting)
+
     def _note_prompt(self, sequence: Sequence, cached_tokens: int) -> None:
         if sequence.cached_tokens is None:
             sequence.cached_tokens = cached_tokens
@@ -161,7 +165,7 @@ class Stepper:
             cache.release(victim)
             scheduler.preempt(victim)
             self.counters.preemptions_total += 1
-        budget = self._times.prefill_budget(self._decoding(), self._batch.capacity)
+        budget = self._times.prefill_budget(self._decoding(), self._prompts(), self._batch.capacity)
         for sequence in scheduler.fair_order():
             if not sequence.is_ready:
                 continue
@@ -201,7 +205,7 @@ class Stepper:
         decoding = [sequence for sequence in self.scheduler.running if sequence.missing_tokens == 1]
         drafts = {sequence: self._draft(sequence, len(decoding)) for sequence in decoding}
         room = batch.capacity - len(decoding) - sum(map(len, drafts.values()))
-        plan = dict(self.scheduler.prefill_plan(self._times.prefill_budget(len(decoding), room)))
+        plan = dict(self.scheduler.prefill_plan(self._times.prefill_budget(len(decoding), self._prompts(), room)))
         rows: list[_Row] = []
         for slot in self.slots:
             if (sequence := slot.sequence) is None:

@@ -64,8 +64,8 @@ def nucleus(candidates: Candidates, top_p: float, min_p: float) -> Candidates:
 
 
 def _below_kth(values: NDArray[np.float32], k: int) -> np.float32:
-    """A value that at least k reach, and not many more: the k-th highest of the maxima of disjoint groups. A tenth of the
-    time that a partition of a whole vocabulary takes."""
+    """A value that at least k reach, and not many more: the k-th highest of the maxima of disjoint groups. It takes a
+    tenth of the time of a partition of a whole vocabulary."""
     columns = values.size // GROUP
     if k < columns:
         values = values[: GROUP * columns].reshape(GROUP, columns).max(axis=0)

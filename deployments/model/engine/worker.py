@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from deployments.model.engine.errors import EngineError, QueueFull
-from deployments.model.engine.request import EngineOptions, Finish
+from deployments.model.engine.request import EngineOptions
 from deployments.model.engine.sequence import Sequence
 from deployments.model.engine.stepper import Item, Stepper
 
@@ -152,5 +152,3 @@ def _deliver(items: list[Item]) -> None:
 def _put_all(items: list[Item]) -> None:
     for sequence, item in items:
         sequence.outbox.put_nowait(item)
-        if isinstance(item, Finish):
-            sequence.ended.set()

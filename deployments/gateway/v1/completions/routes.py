@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, aclosing
 from fastapi import APIRouter, Response
 
 from deployments.gateway.services import Services, ServicesOf
-from deployments.gateway.v1.asking import Answer
+from deployments.gateway.v1.answer import Answer
 from deployments.gateway.v1.callers import Caller, WriterOf
 from deployments.gateway.v1.chunks import answered
 from deployments.gateway.v1.completions.encode import CompletionFold

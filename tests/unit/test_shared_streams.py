@@ -1,0 +1,197 @@
+"""Answers that share a stream on their way from a replica to a Gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError
+from ray.serve.handle import DeploymentResponseGenerator
+
+from deployments.gateway.v1.answer import Answer
+from deployments.gateway.v1.shared_reader import SharedReader
+from deployments.generation import Ask, Ended, Item, Parcels, Piece, ReturnPath, SentBatch, Started, Switch
+from deployments.model import shared_streams
+from deployments.model.shared_streams import SharedStreams
+
+TOKENS = 40
+
+
+class Wire(DeploymentResponseGenerator):
+    """A streaming call, which may break. As Serve does, it asks for messages before anybody reads them."""
+
+    def __init__(self, made: AsyncIterator[Any]) -> None:
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        self._task = asyncio.create_task(self._pump(made))
+
+    async def _pump(self, made: AsyncIterator[Any]) -> None:
+        async for message in made:
+            self._messages.put_nowait(message)
+        self._messages.put_nowait(StopAsyncIteration())
+
+    async def __anext__(self) -> Any:
+        """The next message."""
+        message = await self._messages.get()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    def cancel(self) -> None:
+        """The caller does not listen any more."""
+        self._task.cancel()
+
+    def break_off(self) -> None:
+        """Messages are lost from now on."""
+        self._task.cancel()
+        while not self._messages.empty():
+            self._messages.get_nowait()
+        self._messages.put_nowait(ActorDiedError())
+
+
+class Replica:
+    """One that counts: each answer is the numbers from what was produced before up to TOKENS."""
+
+    def __init__(self) -> None:
+        self.streams = SharedStreams("r1", lambda: 1)
+        self.own: list[list[SentBatch]] = []
+        self.shared: list[Wire] = []
+        self.making = 0
+        self.generate, self.carry = _Method(self._generate), _Method(self._carry)
+
+    def options(self, stream: bool) -> Replica:
+        """The same."""
+        assert stream
+        return self
+
+    def _generate(self, ask: Ask, path: ReturnPath) -> Wire:
+        told: list[SentBatch] = []
+        self.own.append(told)
+
+        async def kept() -> AsyncIterator[SentBatch]:
+            async for batch in self.streams.send(self._count(ask), path):
+                told.append(batch)
+                yield batch
+
+        return Wire(kept())
+
+    def _carry(self, replica: str, name: str, opening: int) -> Wire:
+        assert replica == "r1"
+        self.shared.append(Wire(self.streams.carry(name, opening)))
+        return self.shared[-1]
+
+    async def _count(self, ask: Ask) -> AsyncGenerator[list[Item], None]:
+        self.making += 1
+        try:
+            yield [Started(3)]
+            for number in range(len(ask.produced_token_ids), TOKENS):
+                await asyncio.sleep(0.001)
+                yield [Piece(0, f"{number} ", (number,))]
+            yield [Ended(0, "stop", 3, TOKENS, 0)]
+        finally:
+            self.making -= 1
+
+
+class _Method:
+    def __init__(self, call: Any) -> None:
+        self.remote = call
+
+
+async def read(replica: Any, reader: SharedReader, after_each: Any = None) -> list[Item]:
+    answer = Answer(replica, reader, Ask(text="Count"), 5.0)
+    await answer.open()
+    items: list[Item] = []
+    async for batch in answer:
+        items += batch
+        if after_each:
+            after_each(items)
+    return items
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 nothing tells of it
+            await asyncio.sleep(0.001)
+
+
+def counted(items: list[Item]) -> bool:
+    pieces = [item for item in items if isinstance(item, Piece)]
+    return (
+        isinstance(items[0], Started)
+        and isinstance(items[-1], Ended)
+        and len(items) == len(pieces) + 2
+        and [number for piece in pieces for number in piece.token_ids] == [*range(TOKENS)]
+    )
+
+
+async def test_answers_move_to_the_shared_stream_and_nothing_is_lost_or_told_twice() -> None:
+    replica: Any = Replica()
+    reader = SharedReader(replica)
+    answers = await asyncio.gather(*(read(replica, reader) for _ in range(20)))
+    assert all(map(counted, answers))
+    assert len(replica.shared) == 1
+    switched = [told for told in replica.own if any(isinstance(item, Switch) for batch in told for item in batch)]
+    assert len(switched) == 20
+    assert sum(map(len, replica.own)) < 20 * 10, "most came on the shared one"
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_answers_go_on_where_they_were_when_the_shared_stream_breaks(times: int) -> None:
+    replica: Any = Replica()
+    reader = SharedReader(replica)
+    broken = 0
+
+    def disturb(items: list[Item]) -> None:
+        nonlocal broken
+        if broken < times and len(items) > 8 * (broken + 1) and len(replica.shared) > broken:
+            replica.shared[broken].break_off()
+            broken += 1
+
+    answers = await asyncio.gather(read(replica, reader, disturb), *(read(replica, reader) for _ in range(5)))
+    assert broken == times
+    assert all(map(counted, answers))
+
+
+async def test_who_leaves_is_not_answered_any_more() -> None:
+    replica: Any = Replica()
+    reader = SharedReader(replica)
+    leaving = asyncio.create_task(read(replica, reader, lambda items: leaving.cancel() if len(items) > 9 else None))
+    staying = asyncio.create_task(read(replica, reader))
+    await asyncio.wait({leaving})
+    await until(lambda: replica.making == 1)
+    assert not staying.done()
+    assert counted(await staying)
+
+
+async def test_a_shared_stream_without_answers_ends_and_the_next_answer_opens_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared_streams, "IDLE_SECONDS", 0.02)
+    replica: Any = Replica()
+    reader = SharedReader(replica)
+    for _ in range(3):
+        assert counted(await read(replica, reader))
+        await until(lambda: not reader._openings)
+    assert len(replica.shared) == 3
+
+
+async def test_text_gathers_for_a_while_but_first_words_and_ends_do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_streams, "PAUSE_SECONDS", 600)
+    monkeypatch.setattr(shared_streams, "LONGEST_PAUSE_SECONDS", 600)
+    streams = SharedStreams("r1", lambda: 1)
+    parcels: list[Parcels] = []
+
+    async def carried() -> None:
+        async for parcel in streams.carry("g1", 7):
+            parcels.append(parcel)  # noqa: PERF401 looked at meanwhile
+
+    carrying = asyncio.create_task(carried())
+    await asyncio.sleep(0)
+    own = [batch async for batch in streams.send(Replica()._count(Ask()), ReturnPath("g1", 5))]
+    assert own == [[Started(3, "r1"), Switch(7)]]
+    await until(lambda: len(parcels) == 2)
+    assert parcels[0] == {5: [Piece(0, "0 ", (0,))]}
+    assert parcels[1][5][-2:] == [Ended(0, "stop", 3, TOKENS, 0), Switch()]
+    assert len(parcels[1][5]) == TOKENS + 1
+    carrying.cancel()
