@@ -57,31 +57,32 @@ def check_refusal(result: subprocess.CompletedProcess[str], *words: str) -> None
         assert word in lines[0], lines[0]
 
 
-def test_answer_goes_on_after_stop_and_start(home: Path) -> None:
+def test_answers_go_on_after_a_stop_and_after_a_kill_of_everything(home: Path) -> None:
     product = Product(home)
     product.start()
     try:
         person = Person(product.url, "admin")
         person.call("POST", "/api/setup", ACCOUNT, 201)
-        person.sign_in()
-        conversation = person.converse()
-        posted = person.ask(conversation, LONG_QUESTION)
-        before: list[Event] = []
-        with person.stream(conversation, posted["cursor"]) as stream:
-            while sum(event.type == "message.delta" for event in before) < 5:
-                before.append(next(stream))
-        left = product.processes()
-        product.interrupt()
-        assert not [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        assert not [p for p in psutil.process_iter(["cmdline"]) if str(home) in " ".join(p.info["cmdline"] or [])]
-        product.start()
-        rest = person.follow(conversation, before[-1].id)
-        events = before + rest
-        assert [int(e.id) for e in events] == list(range(int(posted["cursor"]) + 1, int(events[-1].id) + 1))
-        stored = person.message(posted["root_id"], posted["assistant_message_id"])
-        assert "".join(event.text for event in events) == stored["content"]
-        assert sum(event.type == "message.done" for event in events) == 1
-        assert open_ports(product) == set()
+        conversation = person.sign_in().converse()
+        for end in (product.interrupt, product.kill):
+            posted = person.ask(conversation, LONG_QUESTION)
+            before: list[Event] = []
+            with person.stream(conversation, posted["cursor"]) as stream:
+                while sum(event.type == "message.delta" for event in before) < 5:
+                    before.append(next(stream))
+            left = product.processes()
+            end()
+            if end == product.interrupt:
+                assert not [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+                found = psutil.process_iter(["cmdline"])
+                assert not [p for p in found if str(home) in " ".join(p.info["cmdline"] or [])]
+            product.start()
+            events = before + person.follow(conversation, before[-1].id)
+            assert [int(e.id) for e in events] == list(range(int(posted["cursor"]) + 1, int(events[-1].id) + 1))
+            stored = person.message(posted["root_id"], posted["assistant_message_id"])
+            assert "".join(event.text for event in events) == stored["content"]
+            assert sum(event.type == "message.done" for event in events) == 1
+            assert open_ports(product) == set()
     finally:
         product.stop()
 
@@ -97,37 +98,7 @@ def open_ports(product: Product) -> set[int]:
     }
 
 
-def test_open_host_opens_the_one_port_only(home: Path) -> None:
-    product = Product(home, RUSTYGPT__SERVER__HOST="0.0.0.0")
-    product.start()
-    try:
-        assert open_ports(product) == {product.port}
-        Person(product.url, "admin").call("POST", "/api/setup", ACCOUNT, 201)
-    finally:
-        product.stop()
-
-
-def test_start_after_everything_was_killed_at_once(home: Path) -> None:
-    product = Product(home)
-    product.start()
-    try:
-        person = Person(product.url, "admin")
-        person.call("POST", "/api/setup", ACCOUNT, 201)
-        conversation = person.sign_in().converse()
-        posted = person.ask(conversation, LONG_QUESTION)
-        with person.stream(conversation, posted["cursor"]) as stream:
-            before = [next(stream) for _ in range(8)]
-        product.kill()
-        product.start()
-        events = before + person.follow(conversation, before[-1].id)
-        stored = person.message(posted["root_id"], posted["assistant_message_id"])
-        assert "".join(event.text for event in events) == stored["content"]
-        assert [int(e.id) for e in events] == list(range(int(posted["cursor"]) + 1, int(events[-1].id) + 1))
-    finally:
-        product.stop()
-
-
-def test_external_postgres_is_used_with_no_more_rights_than_documented(home: Path) -> None:
+def test_external_postgres_and_open_host_need_and_open_no_more_than_documented(home: Path) -> None:
     binaries = postgres_binaries()
     folder = Path(tempfile.mkdtemp(prefix="rgpt-pg-"))
     folder.chmod(0o755)
@@ -141,9 +112,11 @@ def test_external_postgres_is_used_with_no_more_rights_than_documented(home: Pat
     options = f"-p {port} -k {folder} -h 127.0.0.1"
     subprocess.run([binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"], **run)
     asyncio.run(prepare_database(f"postgres://postgres@127.0.0.1:{port}/postgres"))
-    product = Product(home, DATABASE_URL=f"postgres://keeper@127.0.0.1:{port}/rustygpt")
+    url = f"postgres://keeper@127.0.0.1:{port}/rustygpt"
+    product = Product(home, DATABASE_URL=url, RUSTYGPT__SERVER__HOST="0.0.0.0")
     try:
         product.start()
+        assert open_ports(product) == {product.port}
         person = Person(product.url, "admin")
         person.call("POST", "/api/setup", ACCOUNT, 201)
         conversation = person.sign_in().converse()

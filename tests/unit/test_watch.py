@@ -50,8 +50,8 @@ def test_work_is_not_slow_where_garbage_is_collected_beside_it() -> None:
     one = time.thread_time() - began
 
     def collect() -> str:
-        for _ in range(10):
+        for _ in range(5):
             gc.collect()
         return "done"
 
-    assert Watch().run(collect, 3 * one, after=pytest.fail) == "done"
+    assert Watch().run(collect, 2 * one, after=pytest.fail) == "done"
