@@ -140,10 +140,11 @@ Item = Started | Piece | Ended | Refused
 @dataclass(frozen=True)
 class ReturnPath:
     """Where an answer may come to instead of its own stream: the shared stream of this name, which the Gateway reads,
-    under this number."""
+    under this number. Of its openings those in `lost` are not read any more, though the replica may not know yet."""
 
     shared_stream: str
     number: int
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""One stream for each Gateway, on which all its answers come: a message for each step of the engine, where one for each
-answer would take cores from the engine, whose threads wait for each other."""
+"""One stream for each Gateway, on which all its answers come: one message has what several of them have made, where one
+for each would take cores from the engine, whose threads wait for each other."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ class SharedStreams:
             if self._open.get(name) is shared:
                 del self._open[name]
 
+    def _find(self, path: ReturnPath) -> _SharedStream | None:
+        shared = self._open.get(path.shared_stream)
+        return shared if shared and shared.opening not in path.lost else None
+
     async def send(self, batches: AsyncGenerator[list[Item], None], path: ReturnPath) -> AsyncIterator[SentBatch]:
         """An answer's own stream: its batches until the shared stream is open, then Switch, and the rest goes there."""
         shared: _SharedStream | None = None
@@ -47,7 +51,7 @@ class SharedStreams:
                 async for batch in batches:
                     if isinstance(batch[0], Started):
                         batch[0] = dataclasses.replace(batch[0], replica=self._replica)
-                    if shared is None and (shared := self._open.get(path.shared_stream)):
+                    if shared is None and (shared := self._find(path)):
                         shared.answers += 1
                         yield [*batch, Switch(shared.opening)]
                     elif shared is None:
@@ -100,5 +104,6 @@ class _SharedStream:
                 async with asyncio.timeout(IDLE_SECONDS):
                     return await self._some.wait()
             except TimeoutError:
-                if not self.answers:
+                # What was put in this very moment is still sent.
+                if not self.answers and not self._parcels:
                     return False

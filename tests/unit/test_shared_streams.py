@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.handle import DeploymentResponseGenerator
 
 from deployments.gateway.v1.answer import Answer
+from deployments.gateway.v1.errors import ApiError
 from deployments.gateway.v1.shared_reader import SharedReader
 from deployments.generation import Ask, Ended, Item, Parcels, Piece, ReturnPath, SentBatch, Started, Switch
 from deployments.model import shared_streams
@@ -23,13 +24,21 @@ class Wire(DeploymentResponseGenerator):
     """A streaming call, which may break. As Serve does, it asks for messages before anybody reads them."""
 
     def __init__(self, made: AsyncIterator[Any]) -> None:
+        self.is_broken = False
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
         self._task = asyncio.create_task(self._pump(made))
 
     async def _pump(self, made: AsyncIterator[Any]) -> None:
-        async for message in made:
+        try:
+            async for message in made:
+                self._tell(message)
+            self._tell(StopAsyncIteration())
+        except RayTaskError as error:
+            self._tell(error)
+
+    def _tell(self, message: Any) -> None:
+        if not self.is_broken:
             self._messages.put_nowait(message)
-        self._messages.put_nowait(StopAsyncIteration())
 
     async def __anext__(self) -> Any:
         """The next message."""
@@ -43,8 +52,8 @@ class Wire(DeploymentResponseGenerator):
         self._task.cancel()
 
     def break_off(self) -> None:
-        """Messages are lost from now on."""
-        self._task.cancel()
+        """Messages are lost from now on; the replica does not know."""
+        self.is_broken = True
         while not self._messages.empty():
             self._messages.get_nowait()
         self._messages.put_nowait(ActorDiedError())
@@ -53,7 +62,8 @@ class Wire(DeploymentResponseGenerator):
 class Replica:
     """One that counts: each answer is the numbers from what was produced before up to TOKENS."""
 
-    def __init__(self) -> None:
+    def __init__(self, fault_at: int | None = None) -> None:
+        self._fault_at = fault_at
         self.streams = SharedStreams("r1", lambda: 1)
         self.own: list[list[SentBatch]] = []
         self.shared: list[Wire] = []
@@ -87,8 +97,11 @@ class Replica:
             yield [Started(3)]
             for number in range(len(ask.produced_token_ids), TOKENS):
                 await asyncio.sleep(0.001)
+                if number == self._fault_at:
+                    raise RayTaskError("generate", "Traceback", KeyError("secret")).as_instanceof_cause()
                 yield [Piece(0, f"{number} ", (number,))]
-            yield [Ended(0, "stop", 3, TOKENS, 0)]
+            for index in range(ask.n):
+                yield [Ended(index, "stop", 3, TOKENS, 0)]
         finally:
             self.making -= 1
 
@@ -134,6 +147,7 @@ async def test_answers_move_to_the_shared_stream_and_nothing_is_lost_or_told_twi
     switched = [told for told in replica.own if any(isinstance(item, Switch) for batch in told for item in batch)]
     assert len(switched) == 20
     assert sum(map(len, replica.own)) < 20 * 10, "most came on the shared one"
+    assert not reader._inboxes
 
 
 @pytest.mark.parametrize("times", [1, 3])
@@ -151,6 +165,48 @@ async def test_answers_go_on_where_they_were_when_the_shared_stream_breaks(times
     answers = await asyncio.gather(read(replica, reader, disturb), *(read(replica, reader) for _ in range(5)))
     assert broken == times
     assert all(map(counted, answers))
+
+
+async def test_a_fault_of_the_replica_is_told_though_the_answer_has_moved() -> None:
+    replica: Any = Replica(fault_at=20)
+    reader = SharedReader(replica)
+    with pytest.raises(ApiError) as told:
+        await read(replica, reader)
+    assert (told.value.status, told.value.code) == (500, "generation_failed")
+    assert len(replica.own) == 1, "it would fail again"
+    assert not reader._inboxes
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_an_answer_that_has_ended_is_not_made_again_though_its_own_stream_breaks(n: int) -> None:
+    replica: Any = Replica()
+    reader = SharedReader(replica)
+    calls: list[Wire] = []
+    generate = replica.generate.remote
+    replica.generate.remote = lambda *arguments: calls.append(generate(*arguments)) or calls[-1]
+    answer = Answer(replica, reader, Ask(text="Count", n=n), 5.0)
+    await answer.open()
+    ends = 0
+    async for batch in answer:
+        ends += sum(isinstance(item, Ended) for item in batch)
+        if any(isinstance(item, Piece) and item.token_ids[0] > 10 for item in batch):
+            calls[0].break_off()
+    assert ends == n
+    assert len(calls) == 1
+
+
+async def test_an_answer_that_lies_ready_is_read_though_the_shared_stream_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared_streams, "IDLE_SECONDS", 0.02)
+    replica: Any = Replica()
+    reader = SharedReader(replica)
+    assert counted(await read(replica, reader))  # opens the shared stream
+    answer = Answer(replica, reader, Ask(text="Count"), 5.0)
+    await answer.open()
+    await until(lambda: not replica.making and not reader._openings)
+    assert counted([item async for batch in answer for item in batch])
+    assert len(replica.own) == 2
 
 
 async def test_who_leaves_is_not_answered_any_more() -> None:

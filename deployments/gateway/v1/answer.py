@@ -14,7 +14,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from deployments.gateway.v1.errors import from_refused
 from deployments.gateway.v1.shared_reader import SharedReader, split
 from deployments.gateway.v1.unanswered import starting, unreachable
-from deployments.generation import Ask, Item, Piece, Refused, SentBatch, Started
+from deployments.generation import Ask, Ended, Item, Piece, Refused, SentBatch, Started
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +38,17 @@ class Answer:
         self._first: SentBatch = []
         self._produced: list[int] = []
         self._deaths = 0
+        self._ended = 0
 
     async def open(self) -> None:
         """Returns when a replica has taken the request. Raises ApiError."""
+        try:
+            await self._open()
+        except BaseException:
+            self.cancel()
+            raise
+
+    async def _open(self) -> None:
         while True:
             self._reader.close(self._inbox)
             self._inbox = self._reader.inbox()
@@ -49,28 +57,22 @@ class Answer:
             self._stream = stream
             try:
                 async with asyncio.timeout(self._start_seconds):
-                    first = await anext(stream)
+                    self._first = await anext(stream)
                 break
             except TimeoutError:
-                self.cancel()
                 raise starting() from None
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
             except (RayError, RayServeException) as error:
                 self._survive(error)
-        begun = first[0]
+        begun = self._first[0]
         if isinstance(begun, Refused):
-            self._reader.close(self._inbox)
             raise from_refused(begun)
         assert isinstance(begun, Started)
         self._reader.read(begun.replica)
-        self._first = first
 
     def cancel(self) -> None:
         """Ends the generation of an answer that nobody has begun to read, or reads any more."""
-        assert self._stream is not None
-        self._stream.cancel()
+        if self._stream is not None:
+            self._stream.cancel()
         self._reader.close(self._inbox)
 
     def _survive(self, error: Exception) -> None:
@@ -91,6 +93,8 @@ class Answer:
                         yield batch
                     return
                 except (RayError, RayServeException) as error:
+                    if self._ended == self._ask.n:
+                        return
                     if self._ask.n > 1:
                         raise unreachable(error) from None
                     self._survive(error)
@@ -126,3 +130,4 @@ class Answer:
             if isinstance(item, Piece) and item.token_ids:
                 self._produced += item.token_ids
                 self._deaths = 0
+            self._ended += isinstance(item, Ended)

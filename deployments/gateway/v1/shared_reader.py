@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import logging
+from collections import deque
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
-from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import DeploymentHandle
 
 from deployments.generation import Item, ReturnPath, SentBatch, Switch
+
+logger = logging.getLogger(__name__)
 
 
 class StreamLost(RayServeException):
@@ -28,11 +32,12 @@ class SharedReader:
         self._numbers = itertools.count()
         self._inboxes: dict[int, Inbox] = {}
         self._openings: dict[str, int] = {}
+        self._lost: deque[int] = deque(maxlen=16)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def inbox(self) -> Inbox:
         """For an answer that is about to be asked for."""
-        path = ReturnPath(self._name, next(self._numbers))
+        path = ReturnPath(self._name, next(self._numbers), tuple(self._lost))
         made = self._inboxes[path.number] = Inbox(self, path)
         return made
 
@@ -54,21 +59,22 @@ class SharedReader:
         return opening in self._openings.values()
 
     async def _read(self, replica: str, opening: int) -> None:
-        stream = self._handle.carry.remote(replica, self._name, opening)
-        assert isinstance(stream, DeploymentResponseGenerator), "the handle streams"
+        stream: Any = None
         try:
+            stream = self._handle.carry.remote(replica, self._name, opening)
             async for parcels in stream:
                 for number, batch in parcels.items():
                     if inbox := self._inboxes.get(number):
                         inbox.sent.put_nowait(batch)
-        except (RayError, RayServeException):
-            pass  # those whose answers were on it tell, if they are not served elsewhere
+        except Exception as error:  # noqa: BLE001 whatever it is, its answers are asked for anew
+            logger.warning("a shared stream was lost: %s", type(error).__name__)
+            self._lost.append(opening)
         finally:
+            if stream is not None:
+                stream.cancel()
             del self._openings[replica]
-            # Where it has ended as it should there are none.
             for inbox in self._inboxes.values():
-                if inbox.opening == opening:
-                    inbox.sent.put_nowait(StreamLost())
+                inbox.sent.put_nowait([])  # whoever waits for more looks whether it can come
 
 
 class Inbox:
@@ -76,19 +82,16 @@ class Inbox:
 
     def __init__(self, reader: SharedReader, path: ReturnPath) -> None:
         self.path = path
-        self.opening: int | None = None
-        self.sent: asyncio.Queue[SentBatch | StreamLost] = asyncio.Queue()
+        self.sent: asyncio.Queue[SentBatch] = asyncio.Queue()
         self._reader = reader
 
     async def batches(self, switch: Switch) -> AsyncIterator[list[Item]]:
         """From this switch on until the answer goes on in its own stream. Raises StreamLost."""
-        if not self._reader.is_open(switch.opening):
-            raise StreamLost
-        self.opening = switch.opening
         while True:
-            sent = await self.sent.get()
-            if isinstance(sent, StreamLost):
-                raise sent
+            if self.sent.empty() and not self._reader.is_open(switch.opening):
+                raise StreamLost
+            if not (sent := await self.sent.get()):
+                continue
             batch, back = split(sent)
             if batch:
                 yield batch

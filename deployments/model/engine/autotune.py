@@ -2,8 +2,8 @@
 
     python -m deployments.model.engine.autotune MODEL RESULT auto|as_is
 
-First the weights, then one setting after another with those that were found before, each against the default in turns.
-A default stays unless another is better by more than the machine's noise, twice.
+First the weights, then one setting after another, each against what was found before. What there is stays unless
+another is better by more than the machine's noise, twice.
 """
 
 from __future__ import annotations

@@ -148,8 +148,11 @@ class Stepper:
         return sum(sequence.missing_tokens == 1 for sequence in self.scheduler.running)
 
     def _prompts(self) -> int:
+        """How many wait for their first token and can have it now: they have a slot, or there is one for them."""
         scheduler = self.scheduler
-        return len(scheduler.running) - self._decoding() + sum(sequence.is_ready for sequence in scheduler.waiting)
+        free = sum(slot.sequence is None for slot in self.slots)
+        ready = sum(sequence.is_ready for sequence in scheduler.waiting)
+        return len(scheduler.running) - self._decoding() + min(free, ready)
 
     def _note_prompt(self, sequence: Sequence, cached_tokens: int) -> None:
         if sequence.cached_tokens is None:
