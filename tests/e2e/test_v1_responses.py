@@ -155,6 +155,7 @@ def test_a_response_goes_on_from_the_one_before_without_its_instructions(client:
 
 def test_a_function_is_called_and_its_output_read(client: OpenAI) -> None:
     asked: Any = {"input": "Weather in Rome?", "tools": [WEATHER], "max_output_tokens": 64}
+    asked["parallel_tool_calls"] = False
     response = create(client, **asked, tool_choice="required")
     call = response.output[0]
     assert isinstance(call, ResponseFunctionToolCall)
@@ -167,7 +168,8 @@ def test_a_function_is_called_and_its_output_read(client: OpenAI) -> None:
 
 
 def test_a_streamed_call_has_its_arguments_in_pieces(client: OpenAI) -> None:
-    events = told(stream(client, input="Weather?", tools=[WEATHER], tool_choice="required", max_output_tokens=64))
+    asked: Any = {"input": "Weather?", "tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False}
+    events = told(stream(client, **asked, max_output_tokens=64))
     deltas = [event["delta"] for event in events if event["type"] == "response.function_call_arguments.delta"]
     (done,) = [event for event in events if event["type"] == "response.function_call_arguments.done"]
     assert "".join(deltas) == done["arguments"]

@@ -270,7 +270,8 @@ def test_log_probabilities_are_kept_with_the_answer(owner: Person) -> None:
 def test_calls_are_kept_with_the_answer(owner: Person) -> None:
     city = {"type": "object", "properties": {"city": {"enum": ["Bonn", "Rome"]}}, "required": ["city"]}
     weather = {"type": "function", "function": {"name": "weather", "parameters": city, "strict": True}}
-    made = owner.call("POST", PATH, asked(tools=[weather], tool_choice="required", max_tokens=60))
+    wanted = asked(tools=[weather], tool_choice="required", parallel_tool_calls=False, max_tokens=60)
+    made = owner.call("POST", PATH, wanted)
     [call] = made["choices"][0]["message"]["tool_calls"]
     assert json.loads(call["function"]["arguments"])["city"] in ("Bonn", "Rome")
     assert made["choices"][0]["finish_reason"] == "tool_calls"
