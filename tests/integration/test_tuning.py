@@ -10,6 +10,7 @@ from pathlib import Path
 from deployments.config import bundled_model_file
 from deployments.model.engine import Engine, EngineOptions, Finish, GenerationRequest, Tuning, Tunings
 from deployments.model.engine.hardware import usable_cores
+from deployments.model.engine.huge_pages import has_huge_pages
 from deployments.model.engine.quality import compare
 from deployments.model.engine.weights import WeightFormat, requantise
 from tests.support.product import TUNING
@@ -34,6 +35,7 @@ def test_choice_is_explained_by_what_was_measured(tuning: Tuning) -> None:
         "n_ubatch",
         "flash_attention",
         "kv_unified",
+        *(["huge_pages"] if has_huge_pages() else []),
     }
 
 

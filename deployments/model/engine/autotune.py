@@ -19,6 +19,7 @@ from typing import Any
 
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.hardware import detect_hardware, usable_cores
+from deployments.model.engine.huge_pages import has_huge_pages
 from deployments.model.engine.probe import PROBE_SECONDS, ROWS, Speed, probe, probe_long_prompt
 from deployments.model.engine.quality import MOST_DIVERGENCE_NATS, MOST_PERPLEXITY_CHANGE, Quality, compare
 from deployments.model.engine.tuning import GIVEN, Tuning, save
@@ -32,6 +33,8 @@ LEAST_GAIN, LEAST_ALONE = 1.15, 0.85
 # A model that reads the text of quality.py slower than this is too large to be measured, or to gain.
 SLOWEST_PREFILL_SECONDS = 0.05
 TURNS = 2
+# Weights in huge pages are each replica's own, and a machine may have several: not for models above this share.
+MOST_OF_MEMORY = 0.25
 # Tokens in one call; the default is 512.
 BATCHES = (256, 1024)
 PROBE_SIZES: dict[str, Any] = {"max_slots": max(ROWS), "max_sequence_tokens": 256}
@@ -69,6 +72,7 @@ class Autotune:
             n_ubatch=self._options.get("n_ubatch", 512),
             kv_unified=self._options.get("kv_unified", False),
             flash_attention=self._options.get("flash_attention", True),
+            huge_pages=self._options.get("huge_pages", False),
             measured={"weights": weights, "settings": settings, "seconds": round(time.monotonic() - began, 1)},
         )
 
@@ -77,12 +81,17 @@ class Autotune:
         cores = usable_cores()
         threads = sorted({max(1, cores // 2), max(1, cores - 1)} - {cores})
         return [
+            ("huge_pages", [True] if self._has_room_for_huge_pages() else [], (False,)),
             ("wait_policy", ["passive"], (False, True)),
             ("n_threads", threads, (False, True)),
             ("n_ubatch", [256, 128], (False,)),
             ("flash_attention", [False], (False,)),
             ("kv_unified", [True], (False,)),
         ]
+
+    def _has_room_for_huge_pages(self) -> bool:
+        size = self._file.stat().st_size
+        return has_huge_pages() and size <= detect_hardware().spendable_bytes * MOST_OF_MEMORY
 
     def _try(self, name: str, value: Any, competitors: tuple[bool, ...]) -> dict[str, Any]:
         """Keeps a setting when it is better."""

@@ -19,6 +19,7 @@ from deployments.model.engine.detokenizer import Detokenizer
 from deployments.model.engine.embedder import Embedder
 from deployments.model.engine.errors import EngineError, InvalidRequest, PromptTooLong
 from deployments.model.engine.generation import Generation
+from deployments.model.engine.huge_pages import huge_pages
 from deployments.model.engine.model_file import digest, load_model, metadata
 from deployments.model.engine.prefill_lane import PrefillLane
 from deployments.model.engine.prefix_file import load_prefixes, save_prefixes
@@ -40,14 +41,15 @@ class Engine:
 
     def __init__(self, model_path: Path, options: EngineOptions | None = None) -> None:
         self.options = options = options or EngineOptions()
-        self._model = load_model(model_path, options.n_gpu_layers)
+        with huge_pages(options.huge_pages):
+            self._model = load_model(model_path, options.n_gpu_layers, mapped=not options.huge_pages)
+            trained = llama.llama_model_n_ctx_train(self._model)
+            self.max_sequence_tokens = min(options.max_sequence_tokens, trained)
+            self._context = open_context(self._model, options, self.max_sequence_tokens)
         self._digest = digest(model_path)
-        trained = llama.llama_model_n_ctx_train(self._model)
-        self.max_sequence_tokens = min(options.max_sequence_tokens, trained)
         self.model_name = metadata(self._model, "general.name") or model_path.stem
         self.vocabulary = Vocabulary(self._model)
         self.template = ChatTemplate(metadata(self._model, "tokenizer.chat_template"), self.vocabulary)
-        self._context = open_context(self._model, options, self.max_sequence_tokens)
         self._lane = PrefillLane(self._model, options, self.max_sequence_tokens)
         self._stepper = Stepper(self._context, self.vocabulary, options, self._lane)
         self._worker = Worker(self._stepper, options)

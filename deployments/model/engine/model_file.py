@@ -53,11 +53,14 @@ def read_metadata(path: Path) -> dict[str, str]:
         llama.llama_model_free(model)
 
 
-def load_model(path: Path, n_gpu_layers: int) -> ctypes.c_void_p:
-    """Loads the weights. Raises ModelFileError with llama.cpp's reason."""
+def load_model(path: Path, n_gpu_layers: int, mapped: bool = True) -> ctypes.c_void_p:
+    """Loads the weights: the file is mapped, so that processes share its memory, or read. Raises ModelFileError with
+    llama.cpp's reason."""
     _check_magic(path)
     params = llama.llama_model_default_params()
     params.n_gpu_layers = n_gpu_layers
+    if not mapped:
+        params.load_mode = llama.LLAMA_LOAD_MODE_NONE
     return _load(path, params)
 
 

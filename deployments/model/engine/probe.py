@@ -9,6 +9,7 @@ prompt that needs several batches.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from deployments.model.engine.batch import Batch
 from deployments.model.engine.bindings import llama
 from deployments.model.engine.context import open_context
 from deployments.model.engine.errors import EngineError
+from deployments.model.engine.huge_pages import huge_pages
 from deployments.model.engine.model_file import load_model
 from deployments.model.engine.request import EngineOptions
 
@@ -83,9 +85,14 @@ def _run(task: dict[str, Any], wait_policy: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def _open(path: Path, options: EngineOptions) -> ctypes.c_void_p:
+    with huge_pages(options.huge_pages):
+        model = load_model(path, options.n_gpu_layers, mapped=not options.huge_pages)
+        return open_context(model, options, options.max_sequence_tokens)
+
+
 def _measure_long(path: Path, options: EngineOptions) -> dict[str, Any]:
-    model = load_model(path, options.n_gpu_layers)
-    context = open_context(model, options, options.max_sequence_tokens)
+    context = _open(path, options)
     batch = Batch(options.n_batch, 1)
     taken: list[float] = []
     for _ in range(LONG_PREFILLS):
@@ -102,8 +109,7 @@ def _measure_long(path: Path, options: EngineOptions) -> dict[str, Any]:
 
 
 def _measure(path: Path, options: EngineOptions) -> dict[str, Any]:
-    model = load_model(path, options.n_gpu_layers)
-    context = open_context(model, options, options.max_sequence_tokens)
+    context = _open(path, options)
     batch = Batch(options.n_batch, options.max_slots)
     memory = llama.llama_get_memory(context)
 

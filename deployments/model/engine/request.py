@@ -19,7 +19,8 @@ MOST_STOP_STRINGS = 16
 @dataclass(frozen=True)
 class EngineOptions:
     """How an engine runs. The KV memory holds `max_slots` times `max_sequence_tokens` tokens. A step has at most
-    `n_batch` tokens, computed `n_ubatch` at a time."""
+    `n_batch` tokens, computed `n_ubatch` at a time. With `huge_pages`, weights are this process's own memory instead of
+    the mapped file's."""
 
     max_slots: int = 16
     max_sequence_tokens: int = 4096
@@ -27,6 +28,7 @@ class EngineOptions:
     n_ubatch: int = 512
     kv_unified: bool = False
     flash_attention: bool = True
+    huge_pages: bool = False
     max_queue: int = 256
     n_threads: int = field(default_factory=usable_cores)
     n_gpu_layers: int = 0

@@ -25,7 +25,7 @@ from deployments.model.engine.request import EngineOptions
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 AUTOTUNE_SECONDS = 1800.0
 GIVEN = "as given"
 
@@ -43,6 +43,7 @@ class Tuning:
     n_ubatch: int = 512
     kv_unified: bool = False
     flash_attention: bool = True
+    huge_pages: bool = False
     measured: dict[str, Any] = field(default_factory=dict)
 
     def prepare_process(self) -> None:
@@ -63,6 +64,7 @@ class Tuning:
             n_ubatch=self.n_ubatch,
             kv_unified=self.kv_unified,
             flash_attention=self.flash_attention,
+            huge_pages=self.huge_pages,
         )
 
 
