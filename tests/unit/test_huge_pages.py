@@ -31,11 +31,11 @@ async def test_weights_lie_in_huge_pages_and_say_the_same() -> None:
     answers: list[list[int]] = []
     for wanted in (False, True):
         before = huge_bytes()
-        engine = Engine(bundled_model_file(), EngineOptions(max_slots=2, max_sequence_tokens=256, huge_pages=wanted))
+        engine = Engine(bundled_model_file(), EngineOptions(max_slots=16, huge_pages=wanted))
         gained = huge_bytes() - before
         answers.append(await answer(engine))
         engine.close()
-        assert (gained > bundled_model_file().stat().st_size / 2) is wanted
+        assert (gained > bundled_model_file().stat().st_size * 0.8) is wanted
     assert answers[0] == answers[1]
 
 

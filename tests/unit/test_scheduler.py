@@ -154,7 +154,7 @@ def test_long_prompt_is_not_overtaken_for_ever(vocabulary: Vocabulary) -> None:
 
 
 def test_prefill_budget_follows_measured_times() -> None:
-    times = StepTimes(16)
+    times = StepTimes(16, 512)
     assert times.prefill_budget(0, 1, 512) == 512, "nobody waits for a token"
     for _ in range(30):
         times.learn(8, 0, 0.040)
@@ -168,16 +168,29 @@ def test_prefill_budget_follows_measured_times() -> None:
 
 
 def test_those_who_wait_for_their_first_token_come_first_where_they_are_more() -> None:
-    times = StepTimes(16)
+    times = StepTimes(16, 512)
     for _ in range(60):
         times.learn(2, 0, 0.020)
         times.learn(2, 20, 0.040)
     assert 0 < times.prefill_budget(2, 2, 2048) <= 40
-    assert times.prefill_budget(2, 3, 2048) > 900, "gaps of a second"
+    assert 1400 < times.prefill_budget(2, 6, 2048) < 1500, "a gap of 1.5 seconds"
+    assert 1900 < times.prefill_budget(2, 60, 2048) < 2000, "never more than 2"
+
+
+def test_a_burst_begins_in_one_step_where_nobody_reads() -> None:
+    times = StepTimes(16, 512)
+    for _ in range(60):
+        times.learn(0, 500, 0.5)
+    assert times.prefill_budget(0, 1, 2048) == 512
+    assert times.prefill_budget(0, 3, 2048) == 1500
+    assert times.prefill_budget(0, 30, 2048) == 2000, "at most two seconds"
+    for _ in range(60):
+        times.learn(0, 512, 10.0)
+    assert times.prefill_budget(0, 30, 2048) == 512, "however slow the model"
 
 
 def test_drafts_pay_only_where_rows_are_cheap() -> None:
-    times = StepTimes(16)
+    times = StepTimes(16, 512)
     for _ in range(30):
         times.learn(1, 0, 0.010)
         times.learn(4, 0, 0.012)

@@ -2,8 +2,8 @@
 
     python -m deployments.model.engine.autotune MODEL RESULT auto|as_is
 
-First the weights, then one setting after another, each against what was found before. What there is stays unless
-another is better by more than the machine's noise, twice.
+First the weights, then one setting after another, each against what was found before. Two ways are measured in turns,
+moments apart, and compared round by round: a busy machine may be a fifth slower for seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
@@ -20,24 +20,35 @@ from typing import Any
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.hardware import detect_hardware, usable_cores
 from deployments.model.engine.huge_pages import has_huge_pages
-from deployments.model.engine.probe import PROBE_SECONDS, ROWS, Speed, probe, probe_long_prompt
+from deployments.model.engine.probe import ROWS, Probe, Speed, competitor
 from deployments.model.engine.quality import MOST_DIVERGENCE_NATS, MOST_PERPLEXITY_CHANGE, Quality, compare
 from deployments.model.engine.tuning import GIVEN, Tuning, save
 from deployments.model.engine.weights import FORMATS, requantise, weight_count
 
-# A setting other than the default must be faster by so much.
+# A setting other than the default must be faster by so much, in most of so many rounds.
 NOISE = 1.05
+ROUNDS = 7
+# Rounds for weights, without and with a competitor for the cores each: a service has both hours.
+WEIGHT_ROUNDS = 4
 # Other weights must be worth the disk and the memory they take, and one person alone may not lose more than this:
 # drafts win it back (speculation.py).
 LEAST_GAIN, LEAST_ALONE = 1.15, 0.85
 # A model that reads the text of quality.py slower than this is too large to be measured, or to gain.
 SLOWEST_PREFILL_SECONDS = 0.05
-TURNS = 2
 # Weights in huge pages are each replica's own, and a machine may have several: not for models above this share.
 MOST_OF_MEMORY = 0.25
 # Tokens in one call; the default is 512.
 BATCHES = (256, 1024)
-PROBE_SIZES: dict[str, Any] = {"max_slots": max(ROWS), "max_sequence_tokens": 256}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """Values to try. `competitors`: without and with somebody else on the cores. `long`: with a long prompt."""
+
+    name: str
+    values: list[Any]
+    competitors: tuple[bool, ...] = (False,)
+    long: bool = False
 
 
 class Autotune:
@@ -46,23 +57,24 @@ class Autotune:
     def __init__(self, model: Path, result: Path) -> None:
         self._model = model
         self._result = result
-        self._options: dict[str, Any] = PROBE_SIZES | {"n_threads": usable_cores()}
+        self._options: dict[str, Any] = {"n_threads": usable_cores()}
         self._file = model
         self._wait_policy = "default"
 
     def run(self, may_requantise: bool) -> Tuning:
         """Measures everything. Raises EngineError when the model does not even run as it is, or too slowly."""
         began = time.monotonic()
-        given = probe(self._model, self._options, "default")
-        if given is None:
-            raise EngineError(f"a first measurement failed or took longer than {PROBE_SECONDS:.0f} s")
+        try:
+            with closing(Probe(self._model, self._options)) as probe:
+                given = probe.measure()
+        except EngineError as error:
+            raise EngineError(f"a first measurement failed: {error}") from error
         chosen, weights = GIVEN, {"policy": "as_is"}
         if may_requantise:
             chosen, weights = self._choose_weights(given)
         settings: list[dict[str, Any]] = []
-        for name, values, competitors in self._settings():
-            settings += [self._try(name, value, competitors) for value in values]
-        settings += [self._try_batch(tokens) for tokens in BATCHES]
+        for setting in self._settings():
+            settings += [self._try(setting, value) for value in setting.values]
         return Tuning(
             format=chosen,
             weights=None if self._file == self._model else self._file,
@@ -76,53 +88,46 @@ class Autotune:
             measured={"weights": weights, "settings": settings, "seconds": round(time.monotonic() - began, 1)},
         )
 
-    def _settings(self) -> list[tuple[str, list[Any], tuple[bool, ...]]]:
-        """Names, values to try, and whether without or also with a competitor for the cores."""
+    def _settings(self) -> list[_Setting]:
         cores = usable_cores()
         threads = sorted({max(1, cores // 2), max(1, cores - 1)} - {cores})
         return [
-            ("huge_pages", [True] if self._has_room_for_huge_pages() else [], (False,)),
-            ("wait_policy", ["passive"], (False, True)),
-            ("n_threads", threads, (False, True)),
-            ("n_ubatch", [256, 128], (False,)),
-            ("flash_attention", [False], (False,)),
-            ("kv_unified", [True], (False,)),
+            _Setting("huge_pages", [not self._options.get("huge_pages")] if _may_have_huge_pages(self._file) else []),
+            _Setting("wait_policy", ["passive"], (False, True)),
+            _Setting("n_threads", threads, (False, True)),
+            _Setting("n_ubatch", [256, 128]),
+            _Setting("flash_attention", [False]),
+            _Setting("kv_unified", [True]),
+            _Setting("n_batch", list(BATCHES), long=True),
         ]
 
-    def _has_room_for_huge_pages(self) -> bool:
-        size = self._file.stat().st_size
-        return has_huge_pages() and size <= detect_hardware().spendable_bytes * MOST_OF_MEMORY
-
-    def _try(self, name: str, value: Any, competitors: tuple[bool, ...]) -> dict[str, Any]:
-        """Keeps a setting when it is better."""
+    def _try(self, setting: _Setting, value: Any) -> dict[str, Any]:
+        """Keeps a setting when it is faster in most rounds; ends as soon as that is known."""
         settings = {"wait_policy": self._wait_policy, **self._options}
+        changed = settings | {setting.name: value}
+        ratios: list[float] = []
+        faster = 0
+        report = {"setting": setting.name, "value": value}
+        try:
+            with (
+                closing(self._probe(settings, setting.long)) as base,
+                closing(self._probe(changed, setting.long)) as new,
+            ):
+                while max(faster, len(ratios) - faster) <= ROUNDS // 2:
+                    ratios.append(_ratio(base, new, setting.competitors, swapped=len(ratios) % 2 == 1))
+                    faster += ratios[-1] > NOISE
+        except EngineError as error:
+            return report | {"fault": str(error)}
+        kept = faster > ROUNDS // 2
+        if kept:
+            self._wait_policy = changed.pop("wait_policy")
+            self._options = changed
+        return report | {"speed": round(median(ratios), 3), "kept": kept}
 
-        def speed(tried: dict[str, Any]) -> float | None:
-            found = [self._speed(tried, competitor) for competitor in competitors]
-            return geometric_mean(map(_overall, filter(None, found))) if all(found) else None
-
-        report = _compare(name, value, settings, speed)
-        if report.get("kept"):
-            settings |= {name: value}
-            self._wait_policy = settings.pop("wait_policy")
-            self._options = settings
-        return report
-
-    def _try_batch(self, tokens: int) -> dict[str, Any]:
-        """How many tokens go into one call, by a prompt that needs several."""
-
-        def speed(tried: dict[str, Any]) -> float | None:
-            seconds = probe_long_prompt(self._file, tried, self._wait_policy)
-            return seconds and 1 / seconds
-
-        report = _compare("n_batch", tokens, self._options, speed)
-        if report.get("kept"):
-            self._options = self._options | {"n_batch": tokens}
-        return report
-
-    def _speed(self, settings: dict[str, Any], competitor: bool) -> Speed | None:
+    def _probe(self, settings: dict[str, Any], long: bool) -> Probe:
         options = dict(settings)
-        return probe(self._file, options, options.pop("wait_policy"), competitor)
+        wait_policy = options.pop("wait_policy")
+        return Probe(self._file, options, wait_policy, long)
 
     def _choose_weights(self, given: Speed) -> tuple[str, dict[str, Any]]:
         report: dict[str, Any] = {"policy": "auto", "bound": _bound(), "versions": {}}
@@ -135,14 +140,7 @@ class Autotune:
         for name, quality in qualities.items():
             report["versions"][name] |= _quality_figures(quality)
         good = {name: file for name, file in made.items() if qualities[name].is_within_bound}
-        # Each without and with a competitor for the cores: a service has both hours.
-        speeds: dict[str, tuple[list[Speed], list[Speed]]] = {name: ([], []) for name in (GIVEN, *good)}
-        for _ in range(TURNS):
-            for competitor in (False, True):
-                for name, found in speeds.items():
-                    if speed := probe(good.get(name, self._model), self._options, "default", competitor):
-                        found[competitor].append(speed)
-        gains = {name: _gains(speeds[name], speeds[GIVEN]) for name in good if all((*speeds[name], *speeds[GIVEN]))}
+        gains = self._gains(good)
         for name, gain in gains.items():
             report["versions"][name]["gain"] = {str(rows): round(value, 2) for rows, value in gain.items()}
         worthy = {
@@ -154,9 +152,37 @@ class Autotune:
         for name, file in made.items():
             if name != best:
                 file.unlink()
-        self._file = made.get(best, self._model)
+        if best != GIVEN:
+            self._file = made[best]
+            self._options |= _pages(self._file)
         reason = "the fastest version within the bound" if worthy else "no version within the bound is faster"
         return best, report | {"reason": reason}
+
+    def _gains(self, versions: dict[str, Path]) -> dict[str, dict[int, float]]:
+        """How many times as fast each version is as the given model at each number of rows; those that run here."""
+        with ExitStack() as stack:
+            probes: dict[str, Probe] = {}
+            for name, file in {GIVEN: self._model, **versions}.items():
+                pages = {} if name == GIVEN else _pages(file)
+                probe = stack.enter_context(closing(Probe(file, self._options | pages)))
+                with suppress(EngineError):
+                    probe.measure()
+                    probes[name] = probe
+            rounds: dict[bool, list[dict[str, Speed]]] = {False: [], True: []}
+            for number in range(2 * WEIGHT_ROUNDS):
+                busy = number % 2 == 1
+                with competitor(busy):
+                    rounds[busy].append({name: probe.measure() for name, probe in probes.items()})
+        return {
+            name: {
+                rows: geometric_mean(
+                    median(one[name].tokens_per_second(rows) / one[GIVEN].tokens_per_second(rows) for one in found)
+                    for found in rounds.values()
+                )
+                for rows in ROWS
+            }
+            for name in versions.keys() & probes
+        }
 
     def _make_versions(self, report: dict[str, Any]) -> dict[str, Path]:
         made: dict[str, Path] = {}
@@ -180,36 +206,23 @@ class Autotune:
         return made
 
 
-def _compare(
-    name: str, value: Any, settings: dict[str, Any], speed: Callable[[dict[str, Any]], float | None]
-) -> dict[str, Any]:
-    """How a setting compares with what there is. What seems better must be so twice, since one moment of a busy machine
-    makes anything seem better; measured in the other order, since such a moment may last."""
-    ratios: list[float] = []
-    changed = settings | {name: value}
-    for order in ((settings, changed), (changed, settings)):
-        found = {tried is changed: speed(tried) for tried in order}
-        base, other = found[False], found[True]
-        if not base or not other:
-            return {"setting": name, "value": value, "fault": "it does not run that way here"}
-        ratios.append(other / base)
-        if ratios[-1] <= NOISE:
-            break
-    return {"setting": name, "value": value, "speed": round(min(ratios), 3), "kept": min(ratios) > NOISE}
+def _pages(version: Path) -> dict[str, Any]:
+    """Versions are larger than what they are made from: reading them is what takes the time, and huge pages help."""
+    return {"huge_pages": _may_have_huge_pages(version)}
 
 
-def _overall(speed: Speed) -> float:
-    return geometric_mean(speed.tokens_per_second(rows) for rows in ROWS)
+def _may_have_huge_pages(file: Path) -> bool:
+    return has_huge_pages() and file.stat().st_size <= detect_hardware().spendable_bytes * MOST_OF_MEMORY
 
 
-def _gains(found: Iterable[list[Speed]], base: Iterable[list[Speed]]) -> dict[int, float]:
-    """Ratios at each number of rows, the mean of those without and with a competitor."""
-
-    def middle(speeds: list[Speed], rows: int) -> float:
-        return median(speed.tokens_per_second(rows) for speed in speeds)
-
-    pairs = list(zip(found, base, strict=True))
-    return {rows: geometric_mean(middle(one, rows) / middle(other, rows) for one, other in pairs) for rows in ROWS}
+def _ratio(base: Probe, new: Probe, competitors: tuple[bool, ...], swapped: bool) -> float:
+    """How many times as fast `new` is as `base` now."""
+    found: list[float] = []
+    for busy in competitors:
+        with competitor(busy):
+            speeds = {probe: probe.measure().overall for probe in ((new, base) if swapped else (base, new))}
+        found.append(speeds[new] / speeds[base])
+    return geometric_mean(found)
 
 
 def _bound() -> dict[str, float]:

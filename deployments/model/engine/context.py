@@ -20,7 +20,7 @@ def open_context(model: ctypes.c_void_p, options: EngineOptions, sequence_tokens
     no memory for it, ModelFileError when an adapter does not fit the model."""
     params = llama.llama_context_default_params()
     params.n_ctx = options.max_slots * sequence_tokens
-    params.n_batch, params.n_ubatch = options.n_batch, min(options.n_batch, options.n_ubatch)
+    params.n_batch, params.n_ubatch = options.most_step_tokens, min(options.n_batch, options.n_ubatch)
     params.n_seq_max = options.max_slots
     params.n_outputs_max = most_outputs(options)
     params.n_threads = params.n_threads_batch = options.n_threads

@@ -39,11 +39,16 @@ def huge_pages(wanted: bool) -> Iterator[None]:
         return
     before = _large_mappings()
     yield
-    madvise = ctypes.CDLL(None).madvise
     for begin, end in _large_mappings() - before:
-        first, last = -(-begin // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES
-        for advice in (mmap.MADV_HUGEPAGE, MADV_COLLAPSE):
-            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
+        _move(-(-begin // HUGE_PAGE_BYTES) * HUGE_PAGE_BYTES, end // HUGE_PAGE_BYTES * HUGE_PAGE_BYTES)
+
+
+def _move(begin: int, end: int) -> None:
+    madvise = ctypes.CDLL(None).madvise
+    madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_HUGEPAGE)
+    # One by one: a call ends at the first piece of which nothing was touched yet.
+    for page in range(begin, end, HUGE_PAGE_BYTES):
+        madvise(ctypes.c_void_p(page), ctypes.c_size_t(HUGE_PAGE_BYTES), MADV_COLLAPSE)
 
 
 def _large_mappings() -> set[tuple[int, int]]:

@@ -14,13 +14,14 @@ FinishReason = Literal["stop", "length", "cancelled", "timeout", "error"]
 
 MOST_TOP_LOGPROBS = 20
 MOST_STOP_STRINGS = 16
+BURST_BATCHES = 4
 
 
 @dataclass(frozen=True)
 class EngineOptions:
     """How an engine runs. The KV memory holds `max_slots` times `max_sequence_tokens` tokens. A step has at most
-    `n_batch` tokens, computed `n_ubatch` at a time. With `huge_pages`, weights are this process's own memory instead of
-    the mapped file's."""
+    `n_batch` tokens of a prompt, and of several at most BURST_BATCHES times as many, computed `n_ubatch` at a time. With
+    `huge_pages`, weights are this process's own memory instead of the mapped file's."""
 
     max_slots: int = 16
     max_sequence_tokens: int = 4096
@@ -35,6 +36,11 @@ class EngineOptions:
     prefix_cache_bytes: int = 512 << 20
     draft_tokens: int = 3
     lora: tuple[tuple[Path, float], ...] = ()
+
+    @property
+    def most_step_tokens(self) -> int:
+        """What a step may have."""
+        return BURST_BATCHES * self.n_batch
 
 
 @dataclass(frozen=True)

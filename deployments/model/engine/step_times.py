@@ -9,11 +9,10 @@ MEMORY = 0.2
 # While prompts are prefilled, running streams may have gaps of so long: 14 tokens a second are more than twice what
 # people read. Where decoding alone takes about as long, a little is added.
 GAP_SECONDS, SLOWDOWN = 0.06, 1.25
-# While more wait for their first token than for their next one, the former come first. A few rows decoded alone cost
-# twice as much each as 16 do, so that all are done earlier when all have begun: waves of 8, 16 and 32 (SmolLM2-135M,
-# BF16, 2 cores) made 1.55, 1.26 and 1.34 times as many tokens a second as with GAP_SECONDS, their first tokens came in
-# half the time, and gaps at the 99th percentile were 0.04, 0.09 and 0.12 s instead of 0.08.
-BURST_GAP_SECONDS = 1.0
+# While more wait for their first token than for their next one, the former come first: a few rows decoded alone cost
+# twice as much each as 16 do, and a few tokens of prompts beside them half as much again as many, so that all are done
+# earlier when all have begun. With n times as many prompts as readers, a gap may last n times BURST_SECONDS.
+BURST_SECONDS, MOST_BURST_SECONDS = 0.5, 2.0
 # With fewer tokens a step costs about as much as with these.
 LEAST_CHUNK_TOKENS = 32
 # Of a prompt's token, before any was measured.
@@ -33,11 +32,13 @@ class _Mean:
 
 
 class StepTimes:
-    """Seconds of a decode step by its rows, and seconds that a prompt's token adds to a step."""
+    """Seconds of a decode step by its rows, and seconds that a prompt's token adds to a step. Where nobody reads, a
+    step may have `prompt_tokens` however long they take."""
 
-    def __init__(self, most_rows: int) -> None:
+    def __init__(self, most_rows: int, prompt_tokens: int) -> None:
         self._decode = [_Mean() for _ in range(most_rows + 1)]
         self._alone, self._beside = _Mean(), _Mean()
+        self._prompt_tokens = prompt_tokens
 
     def decode_seconds(self, rows: int) -> float | None:
         """A step that decodes `rows` tokens: measured, or like the nearest number that was; None: none was."""
@@ -60,12 +61,18 @@ class StepTimes:
     def prefill_budget(self, decoding: int, prompts: int, most: int) -> int:
         """Tokens of prompts, at most `most`, in a step in which `decoding` sequences wait for their next token and
         `prompts` for their first."""
+        if prompts <= decoding:
+            gap, means = GAP_SECONDS, (self._beside, self._alone)
+        else:
+            gap, means = (
+                min(MOST_BURST_SECONDS, BURST_SECONDS * prompts / max(1, decoding)),
+                (self._alone, self._beside),
+            )
+        each = next((known.value for known in means if known.known), GUESSED_SECONDS)
         if not decoding:
-            return most
+            return min(most, max(self._prompt_tokens, int(gap / each)))
         decode = self.decode_seconds(decoding) or GAP_SECONDS
-        gap = BURST_GAP_SECONDS if prompts > decoding else GAP_SECONDS
         spare = max(decode * SLOWDOWN, gap) - decode
-        each = next((known.value for known in (self._beside, self._alone) if known.known), GUESSED_SECONDS)
         return min(most, max(LEAST_CHUNK_TOKENS, int(spare / each)))
 
     def rows_pay(self, rows: int, drafts: int, hit_rate: float) -> bool:

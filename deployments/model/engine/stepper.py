@@ -62,8 +62,8 @@ class Stepper:
         self.threads = options.n_threads
         self.batch_tokens = 0
         self.answer_seconds = 1.0
-        self._batch = Batch(options.n_batch, options.max_slots)
-        self._times = StepTimes(most_outputs(options))
+        self._batch = Batch(options.most_step_tokens, options.max_slots)
+        self._times = StepTimes(most_outputs(options), options.n_batch)
         self._cores = CoreSharing(options.n_threads)
         self._lane = lane
         self._gap_steps = 0
