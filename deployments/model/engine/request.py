@@ -20,8 +20,8 @@ BURST_BATCHES = 4
 @dataclass(frozen=True)
 class EngineOptions:
     """How an engine runs. The KV memory holds `max_slots` times `max_sequence_tokens` tokens. A step has at most
-    `n_batch` tokens of a prompt, and of several at most BURST_BATCHES times as many, computed `n_ubatch` at a time. With
-    `huge_pages`, weights are this process's own memory instead of the mapped file's."""
+    `n_batch` tokens of a prompt, and of several at most BURST_BATCHES times as many, computed `n_ubatch` at a time.
+    With `huge_pages`, weights are this process's own memory instead of the mapped file's."""
 
     max_slots: int = 16
     max_sequence_tokens: int = 4096
