@@ -30,9 +30,8 @@ NOISE = 1.05
 ROUNDS = 7
 # Rounds for weights, without and with a competitor for the cores each: a service has both hours.
 WEIGHT_ROUNDS = 4
-# Other weights must be worth the disk and the memory they take, and one person alone may not lose more than this:
-# drafts win it back (speculation.py).
-LEAST_GAIN, LEAST_ALONE = 1.15, 0.85
+# Other weights must be worth the disk and the memory they take, and one person alone may not lose more than this.
+LEAST_GAIN, LEAST_ALONE = 1.15, 0.9
 # A model that reads the text of quality.py slower than this is too large to be measured, or to gain.
 SLOWEST_PREFILL_SECONDS = 0.05
 # Weights in huge pages are each replica's own, and a machine may have several: not for models above this share.
@@ -143,10 +142,11 @@ class Autotune:
         gains = self._gains(good)
         for name, gain in gains.items():
             report["versions"][name]["gain"] = {str(rows): round(value, 2) for rows, value in gain.items()}
+        # Of those, what gains most for many at once: one alone gets tokens faster than anybody reads.
         worthy = {
-            name: overall
+            name: geometric_mean(gain[rows] for rows in ROWS if rows > 1)
             for name, gain in gains.items()
-            if gain[1] >= LEAST_ALONE and (overall := geometric_mean(gain.values())) >= LEAST_GAIN
+            if gain[1] >= LEAST_ALONE and geometric_mean(gain.values()) >= LEAST_GAIN
         }
         best = max(worthy, key=lambda name: worthy[name], default=GIVEN)
         for name, file in made.items():
