@@ -36,6 +36,8 @@ LEAST_GAIN, LEAST_ALONE = 1.15, 0.9
 SLOWEST_PREFILL_SECONDS = 0.05
 # Weights in huge pages are each replica's own, and a machine may have several: not for models above this share.
 MOST_OF_MEMORY = 0.25
+# What was not begun by then is not tried: a large model takes minutes for each.
+LONGEST_SECONDS = 600.0
 # Tokens in one call; the default is 512.
 BATCHES = (256, 1024)
 
@@ -73,7 +75,9 @@ class Autotune:
             chosen, weights = self._choose_weights(given)
         settings: list[dict[str, Any]] = []
         for setting in self._settings():
-            settings += [self._try(setting, value) for value in setting.values]
+            for value in setting.values:
+                if time.monotonic() - began < LONGEST_SECONDS:
+                    settings.append(self._try(setting, value))
         return Tuning(
             format=chosen,
             weights=None if self._file == self._model else self._file,
