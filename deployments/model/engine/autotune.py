@@ -75,9 +75,9 @@ class Autotune:
             chosen, weights = self._choose_weights(given)
         settings: list[dict[str, Any]] = []
         for setting in self._settings():
-            for value in setting.values:
-                if time.monotonic() - began < LONGEST_SECONDS:
-                    settings.append(self._try(setting, value))
+            settings += (
+                self._try(setting, value) for value in setting.values if time.monotonic() - began < LONGEST_SECONDS
+            )
         return Tuning(
             format=chosen,
             weights=None if self._file == self._model else self._file,
