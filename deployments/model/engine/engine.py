@@ -43,13 +43,13 @@ class Engine:
         self.options = options = options or EngineOptions()
         with huge_pages(options.huge_pages):
             self._model = load_model(model_path, options.n_gpu_layers, mapped=not options.huge_pages)
-            trained = llama.llama_model_n_ctx_train(self._model)
-            self.max_sequence_tokens = min(options.max_sequence_tokens, trained)
-            self._context = open_context(self._model, options, self.max_sequence_tokens)
         self._digest = digest(model_path)
+        trained = llama.llama_model_n_ctx_train(self._model)
+        self.max_sequence_tokens = min(options.max_sequence_tokens, trained)
         self.model_name = metadata(self._model, "general.name") or model_path.stem
         self.vocabulary = Vocabulary(self._model)
         self.template = ChatTemplate(metadata(self._model, "tokenizer.chat_template"), self.vocabulary)
+        self._context = open_context(self._model, options, self.max_sequence_tokens)
         self._lane = PrefillLane(self._model, options, self.max_sequence_tokens)
         self._stepper = Stepper(self._context, self.vocabulary, options, self._lane)
         self._worker = Worker(self._stepper, options)

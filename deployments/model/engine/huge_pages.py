@@ -1,4 +1,4 @@
-"""Weights and KV memory in pages of 2 MiB instead of 4 KiB.
+"""Weights in pages of 2 MiB instead of 4 KiB.
 
 A step reads all weights once. In pages of 4 KiB the processor looks up an address for every 4 KiB of them, which takes
 long in a virtual machine: a step of a small model in BF16 took 10.8 / 24 / 33 ms with 1 / 8 / 16 rows, and 8.6 / 21.5 /

@@ -128,7 +128,7 @@ class _Runner:
     def __init__(self, path: Path, options: EngineOptions) -> None:
         with huge_pages(options.huge_pages):
             model = load_model(path, options.n_gpu_layers, mapped=not options.huge_pages)
-            self._context = open_context(model, options, options.max_sequence_tokens)
+        self._context = open_context(model, options, options.max_sequence_tokens)
         self._memory = llama.llama_get_memory(self._context)
         self._batch = Batch(options.n_batch, options.max_slots)
         self._batch_tokens = options.n_batch
