@@ -1,8 +1,8 @@
 """Weights in pages of 2 MiB instead of 4 KiB.
 
 A step reads all weights once. In pages of 4 KiB the processor looks up an address for every 4 KiB of them, which takes
-long in a virtual machine: a step of a small model in BF16 took 10.9 / 24 / 33 ms with 1 / 8 / 16 rows, and 9 / 22 / 31 ms
-in huge pages (probe.py, one after the other). A mapped file cannot lie in them, so the weights are read into memory of
+long in a virtual machine: a step of a small model in BF16 took 10.9 / 24 / 33 ms with 1 / 8 / 16 rows, in huge pages
+9 / 22 / 31 (probe.py, one after the other). A mapped file cannot lie in them, so the weights are read into memory of
 this process.
 """
 
