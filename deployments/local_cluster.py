@@ -148,7 +148,7 @@ class LocalCluster:
             "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
             "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
             # At its default of 0.1 s the controller's loop takes 6 % of a core from the model's threads, which wait for
-            # each other: 8 streams made 1.58 instead of 1.78 times llama-server's tokens. A start takes no longer.
+            # each other. A start takes no longer.
             "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
             "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "2",

@@ -1,7 +1,8 @@
-"""Weights in huge pages: they lie in them, and say what mapped ones say."""
+"""Weights in huge pages: they lie in them, and say what mapped ones say. Memory that nobody touched stays away."""
 
 from __future__ import annotations
 
+import mmap
 import re
 from pathlib import Path
 
@@ -39,6 +40,12 @@ async def test_weights_lie_in_huge_pages_and_say_the_same() -> None:
     assert answers[0] == answers[1]
 
 
-def test_a_failure_inside_is_the_callers(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), huge_pages(True):
-        (tmp_path / "missing").read_text()
+@pytest.mark.skipif(not has_huge_pages(), reason="the kernel gives no huge pages")
+def test_memory_that_is_used_in_part_is_moved_as_far_as_it_is_used() -> None:
+    before = huge_bytes()
+    with huge_pages(True):
+        memory = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE)
+        memory[32 << 20 :] = bytes(32 << 20)
+    gained = huge_bytes() - before
+    memory.close()
+    assert 28 << 20 <= gained <= 34 << 20

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import sys
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
@@ -169,9 +169,13 @@ class Autotune:
             for name, file in {GIVEN: self._model, **versions}.items():
                 pages = {} if name == GIVEN else _pages(file)
                 probe = stack.enter_context(closing(Probe(file, self._options | pages)))
-                with suppress(EngineError):
+                try:
                     probe.measure()
-                    probes[name] = probe
+                except EngineError:
+                    if name == GIVEN:
+                        raise
+                    continue
+                probes[name] = probe
             rounds: dict[bool, list[dict[str, Speed]]] = {False: [], True: []}
             for number in range(2 * WEIGHT_ROUNDS):
                 busy = number % 2 == 1

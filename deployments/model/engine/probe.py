@@ -131,7 +131,6 @@ class _Runner:
         self._context = open_context(model, options, options.max_sequence_tokens)
         self._memory = llama.llama_get_memory(self._context)
         self._batch = Batch(options.n_batch, options.max_slots)
-        self._batch_tokens = options.n_batch
         self._prompt_slot = options.max_slots - 1
         self._unprompted = list(range(self._prompt_slot))
 
@@ -148,8 +147,8 @@ class _Runner:
     def _prefill(self, tokens: int) -> float:
         llama.llama_memory_seq_rm(self._memory, self._prompt_slot, -1, -1)
         began = time.perf_counter()
-        for start in range(0, tokens, self._batch_tokens):
-            self._rows([self._prompt_slot], min(tokens - start, self._batch_tokens), start)
+        for start in range(0, tokens, self._batch.capacity):
+            self._rows([self._prompt_slot], min(tokens - start, self._batch.capacity), start)
         return (time.perf_counter() - began) / tokens
 
     def _decode(self, rows: int) -> float:

@@ -39,7 +39,7 @@ class EngineOptions:
 
     @property
     def most_step_tokens(self) -> int:
-        """What a step may have."""
+        """Tokens that a step may have: those of a burst of prompts."""
         return BURST_BATCHES * self.n_batch
 
 
