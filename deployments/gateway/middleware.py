@@ -46,7 +46,10 @@ class RequestEnvelope:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
-                headers.update(scope.get(LIMIT_HEADERS, {}))
+                # Nobody else sets these; `update` would look for each among all that are there.
+                headers.raw.extend(
+                    (name.encode(), value.encode()) for name, value in scope.get(LIMIT_HEADERS, {}).items()
+                )
             await send(message)
 
         try:

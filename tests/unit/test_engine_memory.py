@@ -84,6 +84,32 @@ async def test_several_answers_share_the_prompt_and_differ_by_seed(engine: Engin
     assert len({tuple(tokens) for tokens, _ in answers}) == 3
 
 
+async def test_prompt_that_was_asked_before_gets_its_first_token_without_a_step(engine: Engine) -> None:
+    prompt = list(range(12_000, 12_100))
+    answer, first = await end(engine.generate(request(prompt)))
+    steps = engine.stats().steps_total
+    again, finish = await end(engine.generate(request(prompt)))
+    assert (again, finish.cached_tokens, first.cached_tokens) == (answer, 100, 0)
+    assert engine.stats().steps_total == steps + 3
+    one, finish = await end(engine.generate(request(prompt, max_tokens=1)))
+    assert (one, finish.reason, finish.prompt_tokens, finish.completion_tokens) == (answer[:1], "length", 100, 1)
+    assert engine.stats().steps_total == steps + 3
+    wanted = [request(prompt, max_tokens=1, temperature=2.0, top_k=0, top_p=1.0, seed=seed) for seed in range(8)]
+    drawn = await asyncio.gather(*(end(engine.generate(each)) for each in wanted))
+    assert len({tuple(tokens) for tokens, _ in drawn}) > 1, "each draws for itself"
+    schema = {"type": "integer"}
+    number, _ = await end(engine.generate(request(prompt, json_schema=schema, max_tokens=1)))
+    assert engine.vocabulary.text(number[0]).strip() in {"-", *"0123456789"}
+    engine.check()
+
+
+async def test_token_after_a_known_prompt_that_ends_the_answer_is_not_part_of_it(engine: Engine) -> None:
+    [one], _ = await end(engine.generate(request(PREFIX, max_tokens=1)))
+    stop = engine.vocabulary.text(one)
+    again, finish = await end(engine.generate(request(PREFIX, stop=(stop,))))
+    assert (again, finish.reason, finish.stop_string) == ([], "stop", stop)
+
+
 async def test_conversation_outlives_the_slots_and_is_not_computed_again(engine: Engine) -> None:
     thread = list(range(8000, 8200))
     await end(engine.generate(request(thread)))

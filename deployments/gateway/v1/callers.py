@@ -37,7 +37,8 @@ class Caller:
 ANYBODY = Caller(None, None, None, frozenset({READ, WRITE}))
 
 
-async def _reader(request: Request) -> Caller:
+async def reader(request: Request) -> Caller:
+    """Whoever may read (scope v1.read). Raises ApiError 401, 403, 429; the request counts towards the limit."""
     return await _admitted(request, READ)
 
 
@@ -45,8 +46,7 @@ async def _writer(request: Request) -> Caller:
     return await _admitted(request, WRITE)
 
 
-ReaderOf = Annotated[Caller, Depends(_reader)]
-"""Whoever may read (scope v1.read). Raises ApiError 401, 403, 429; the request counts towards the limit."""
+ReaderOf = Annotated[Caller, Depends(reader)]
 WriterOf = Annotated[Caller, Depends(_writer)]
 """Whoever may have something generated (scope v1.write). Raises ApiError 401, 403, 429; the request counts."""
 

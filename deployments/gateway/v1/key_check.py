@@ -31,16 +31,16 @@ class KeyCheck:
 
     async def holder(self, key: str) -> Caller:
         """Raises ApiError 401, RefusedError 401 or 423, DatabaseUnavailable."""
-        if not is_key(key):
+        credential = key_hash(key)
+        caller = self._known.get(credential, time.monotonic())
+        if caller is not None:
+            API_KEY_CHECKS.inc(tags={"result": "remembered"})
+        elif is_key(key):
+            caller = await self._look_up(credential)
+        else:
             API_KEY_CHECKS.inc(tags={"result": "malformed"})
             message = "This is no API key of this service, or it was cut or mistyped. Keys begin with rgpt_."
             raise ApiError(401, "authentication_error", "invalid_api_key", message)
-        credential = key_hash(key)
-        caller = self._known.get(credential, time.monotonic())
-        if caller is None:
-            caller = await self._look_up(credential)
-        else:
-            API_KEY_CHECKS.inc(tags={"result": "remembered"})
         assert caller.key_id is not None
         self._sync.note_use(caller.key_id)
         return caller

@@ -12,7 +12,7 @@ GAP_SECONDS, SLOWDOWN = 0.06, 1.25
 # While more wait for their first token than for their next one, the former come first: a few rows decoded alone cost
 # twice as much each as 16 do, and a few tokens of prompts beside them half as much again as many, so that all are done
 # earlier when all have begun. With n times as many prompts as readers, a gap may last n times BURST_SECONDS.
-BURST_SECONDS, MOST_BURST_SECONDS = 0.5, 2.0
+BURST_SECONDS, MOST_BURST_SECONDS = 0.5, 3.0
 # With fewer tokens a step costs about as much as with these.
 LEAST_CHUNK_TOKENS = 32
 # Of a prompt's token, before any was measured.

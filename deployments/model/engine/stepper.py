@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,13 @@ from deployments.model.engine.bindings import llama
 from deployments.model.engine.context import most_outputs
 from deployments.model.engine.core_sharing import CoreSharing
 from deployments.model.engine.errors import EngineError, GrammarTooSlow
+from deployments.model.engine.known_logits import KnownLogits
 from deployments.model.engine.kv_memory import KvMemory
 from deployments.model.engine.model_file import last_errors
 from deployments.model.engine.prefill_lane import PrefillLane
 from deployments.model.engine.prefix_cache import PrefixCache
-from deployments.model.engine.request import EngineOptions, Finish, FinishReason, TokenDelta, TokenLogprob
+from deployments.model.engine.request import EngineOptions, Finish, FinishReason, TokenDelta
+from deployments.model.engine.row import Chosen, Row
 from deployments.model.engine.scheduler import Scheduler
 from deployments.model.engine.sequence import Sequence, Slot
 from deployments.model.engine.speculation import MOST_DRAFTING_SEQUENCES
@@ -35,17 +36,6 @@ LANE_WAIT_SECONDS = 0.01
 Item = tuple[Sequence, TokenDelta | Finish]
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A sequence's part of a batch: its next `tokens`, the guessed ones after them, and the first of its rows of
-    logits (None: its prompt is not done)."""
-
-    sequence: Sequence
-    tokens: int
-    draft: list[int]
-    output: int | None
-
-
 class Stepper:
     """All sequences and the context that they share. For one thread only."""
 
@@ -57,6 +47,7 @@ class Stepper:
         self._options = options
         self.slots = [Slot(i) for i in range(options.max_slots)]
         self.cache = PrefixCache(KvMemory(context), self.slots, options.prefix_cache_bytes)
+        self._known = KnownLogits(options.prefix_cache_bytes)
         self.scheduler = Scheduler(self.slots)
         self.counters = Counters()
         self.threads = options.n_threads
@@ -88,7 +79,7 @@ class Stepper:
             self.counters.compute_seconds_total += computed
             self.counters.sample_seconds_total += sampled
             self.counters.step_seconds_total += time.perf_counter() - began
-        else:
+        elif not self._items:
             self._lane.threads = self._cores.threads()
             self._lane.wait(LANE_WAIT_SECONDS)
 
@@ -178,6 +169,8 @@ class Stepper:
             matched, holders = cache.longest(sequence.tokens)
             if not scheduler.has_turn(sequence, matched, budget) or scheduler.awaits_prefix(sequence, matched):
                 continue
+            if matched == len(sequence.tokens) - 1 and self._begin_known(sequence):
+                continue
             # The slot that holds its prefix, else one that holds nothing, else the one with the least to save.
             slot = min(free, key=lambda slot: (slot not in holders, len(slot.tokens), slot.id))
             try:
@@ -190,6 +183,14 @@ class Stepper:
             scheduler.start(sequence)
             self._note_prompt(sequence, len(slot.tokens))
 
+    def _begin_known(self, sequence: Sequence) -> bool:
+        """Makes the first token of an answer whose prompt was asked before, without a step. Whether it was the last."""
+        if sequence.completion_tokens or (logits := self._known.get(sequence.request.prompt_token_ids)) is None:
+            return False
+        self._note_prompt(sequence, len(sequence.tokens))
+        self._accept(self._choose([Row(sequence, 0, [], 0)], logits[np.newaxis]))
+        return sequence not in self.scheduler.waiting
+
     def _close_gap(self) -> None:
         # A client that has got its answer often asks again at once: the gap is given a step to close by itself.
         gap = self.scheduler.gap()
@@ -199,7 +200,7 @@ class Stepper:
             assert sequence.slot is not None
             self.cache.move(sequence.slot, slot)
 
-    def _fill_batch(self) -> list[_Row]:
+    def _fill_batch(self) -> list[Row]:
         """The rows of this step: all that decode, and prompts as far as the time allows for which those who decode may
         be kept waiting. In the order of their slots: where the next row's slot is not the next one, llama.cpp computes
         the rest apart, and reads all weights once more for it."""
@@ -209,18 +210,18 @@ class Stepper:
         drafts = {sequence: self._draft(sequence, len(decoding)) for sequence in decoding}
         room = batch.capacity - len(decoding) - sum(map(len, drafts.values()))
         plan = dict(self.scheduler.prefill_plan(self._times.prefill_budget(len(decoding), self._prompts(), room)))
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for slot in self.slots:
             if (sequence := slot.sequence) is None:
                 continue
             done = len(slot.tokens)
             if (draft := drafts.get(sequence)) is not None:
                 tokens = [sequence.tokens[-1], *draft]
-                rows.append(_Row(sequence, 1, draft, batch.add(slot.id, tokens, done, len(tokens))))
+                rows.append(Row(sequence, 1, draft, batch.add(slot.id, tokens, done, len(tokens))))
             elif count := plan.get(sequence):
                 whole = done + count == len(sequence.tokens)
                 output = batch.add(slot.id, sequence.tokens[done : done + count], done, int(whole))
-                rows.append(_Row(sequence, count, [], output if whole else None))
+                rows.append(Row(sequence, count, [], output if whole else None))
         return rows
 
     def _draft(self, sequence: Sequence, decoding: int) -> list[int]:
@@ -232,7 +233,7 @@ class Stepper:
             return []
         return sequence.drafter.draft(most)
 
-    def _compute(self, rows: list[_Row]) -> float:
+    def _compute(self, rows: list[Row]) -> float:
         """Computes the batch and notes it in the slots; returns the seconds that it took."""
         threads = self._cores.threads()
         if self._lane.sequence:
@@ -263,20 +264,26 @@ class Stepper:
         self._times.learn(decoded, prefilled, seconds)
         return seconds
 
-    def _sample(self, rows: list[_Row]) -> list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]]:
-        """The next tokens of each sequence whose logits are there: one, or several where a draft came true. One whose
-        grammar takes too long ends."""
+    def _sample(self, rows: list[Row]) -> list[Chosen]:
+        """The next tokens of each sequence whose logits are there."""
         if not self._batch.outputs:
             return []
         shape = (self._batch.outputs, self._vocabulary.size)
         logits = np.ctypeslib.as_array(llama.llama_get_logits(self._context), shape=shape)
-        chosen: list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]] = []
+        for row in rows:
+            if row.output is not None and not row.sequence.completion_tokens:
+                self._known.put(row.sequence.request.prompt_token_ids, logits[row.output])
+        return self._choose(rows, logits)
+
+    def _choose(self, rows: list[Row], logits: NDArray[np.float32]) -> list[Chosen]:
+        """One token for each sequence, or several where a draft came true. One whose grammar takes too long ends."""
+        chosen: list[Chosen] = []
         too_slow: list[tuple[Sequence, str]] = []
         for row in rows:
             if row.output is None:
                 continue
             try:
-                chosen.append((row, self._confirm(row, logits[row.output :])))
+                chosen.append((row, row.confirm(logits[row.output :], self._vocabulary.end_ids)))
             except GrammarTooSlow as error:
                 too_slow.append((row.sequence, str(error)))
         for sequence, message in too_slow:
@@ -284,22 +291,12 @@ class Stepper:
             self._end(sequence, "error", message)
         return chosen
 
-    def _confirm(self, row: _Row, logits: NDArray[np.float32]) -> list[tuple[int, TokenLogprob | None]]:
-        sampler = row.sequence.sampler
-        wants_logprobs = row.sequence.request.top_logprobs is not None
-        chosen: list[tuple[int, TokenLogprob | None]] = []
-        for place, guess in enumerate([*row.draft, None]):
-            token = sampler.sample(logits[place])
-            chosen.append((token, sampler.logprob(logits[place], token) if wants_logprobs else None))
-            if token != guess or token in self._vocabulary.end_ids:
-                break
-        return chosen
-
-    def _accept(self, chosen: list[tuple[_Row, list[tuple[int, TokenLogprob | None]]]]) -> None:
+    def _accept(self, chosen: list[Chosen]) -> None:
         for row, tokens in chosen:
-            sequence, slot = row.sequence, row.sequence.slot
-            assert slot is not None
+            sequence = row.sequence
             if row.draft:
+                slot = sequence.slot
+                assert slot is not None
                 # Of the guessed cells those stay that came true.
                 self.cache.trim(slot, len(sequence.tokens) + len(tokens) - 1)
                 sequence.drafter.learn(len(row.draft), len(tokens) - 1)
