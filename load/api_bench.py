@@ -15,6 +15,7 @@ import secrets
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ SEQUENCE_TOKENS = 1024
 CONNECTIONS = 16
 # Limits are on and never reached.
 NO_LIMIT = 10**9
+# What is sent, by the request's number.
+Body = Callable[[int], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -149,10 +152,13 @@ class Bench:
         _say(f"requests per second: {json.dumps(found)}")
         return found
 
-    async def _one_token(self) -> dict[str, list[float]]:
-        """Answers of one token per second: the product, LiteLLM in front of llama-server, llama-server alone. All get
-        the same question again and again, whose prompt they have computed: what is around the model is measured."""
-        found: dict[str, list[float]] = {"product": [], "litellm": [], "rival": []}
+    async def _one_token(self) -> dict[str, dict[str, list[float]]]:
+        """Answers of one token per second: the product, LiteLLM in front of llama-server, llama-server alone. To the
+        same question again and again, whose prompt they have computed: what is around the model is measured. To new
+        questions the model's part is added."""
+        found: dict[str, dict[str, list[float]]] = {
+            kind: {"product": [], "litellm": [], "rival": []} for kind in ("repeated", "new")
+        }
         with ExitStack() as stack:
             rival = stack.enter_context(
                 llama_server(self._folder, self._given, CONNECTIONS, SEQUENCE_TOKENS, self._threads)
@@ -167,17 +173,29 @@ class Bench:
                 "rival": (rival.url, "rival", None),
             }
             for number in range(1 + max(2, self._plan.rounds)):
-                for side, (url, model, key) in targets.items():
-                    body = {"model": model, "max_tokens": 1, "messages": [{"role": "user", "content": "Say hello."}]}
-                    rate = await self._rate(url, "/v1/chat/completions", key, body | {"temperature": 0})
-                    # The first does not count: LiteLLM loads most of itself with its first requests.
-                    found[side] += [rate] if number else []
+                for kind, sides in found.items():
+                    for side, (url, model, key) in targets.items():
+                        body = _question(model, f"{number}, " if kind == "new" else None)
+                        rate = await self._rate(url, "/v1/chat/completions", key, body)
+                        # The first does not count: LiteLLM loads most of itself with its first requests.
+                        sides[side] += [rate] if number else []
         _say(f"one token: {json.dumps(found)}")
         return found
 
-    async def _rate(self, url: str, path: str, key: str | None, body: dict[str, Any] | None = None) -> float:
+    async def _rate(self, url: str, path: str, key: str | None, body: Body | None = None) -> float:
         seconds = self._plan.http_seconds
         return await asyncio.to_thread(requests_per_second, url, path, CONNECTIONS, seconds, key=key, body=body)
+
+
+def _question(model: str, mark: str | None) -> Body:
+    """The same one for every request, or, with a mark, another one for each."""
+
+    def body(number: int) -> dict[str, Any]:
+        said = "Say hello." if mark is None else f"Say hello to number {mark}{number}."
+        asked = [{"role": "user", "content": said}]
+        return {"model": model, "max_tokens": 1, "temperature": 0, "messages": asked}
+
+    return body
 
 
 def _turned(number: int) -> tuple[str, ...]:

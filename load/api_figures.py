@@ -46,12 +46,15 @@ def summary(figures: dict[str, Any]) -> dict[str, Any]:
         }
     sessions = {side: median(values) for side, values in figures["sessions"].items()}
     rates = {path: median(values) for path, values in figures["rates"].items()}
-    one_token = {side: median(values) for side, values in figures["one_token"].items()}
+    one_token = {
+        kind: median(sides["product"]) / median(sides["litellm"]) for kind, sides in figures["one_token"].items()
+    }
     return result | {
         "session_ratio": round(sessions["same"] / sessions["rival"], 3),
         "auto_session_ratio": round(sessions["auto"] / sessions["rival"], 3),
         "models_to_healthz_ratio": round(rates["/v1/models"] / rates["/healthz"], 3),
-        "litellm_requests_ratio": round(one_token["product"] / one_token["litellm"], 3),
+        "litellm_requests_ratio": round(one_token["repeated"], 3),
+        "litellm_new_questions_ratio": round(one_token["new"], 3),
     }
 
 
@@ -68,7 +71,8 @@ def table(figures: dict[str, Any]) -> str:
         lines.append(f"      session {side:<7}{median(values):>10.1f}")
     for path, values in figures["rates"].items():
         lines.append(f"GET {path:<12} {median(values):>8.0f} per second")
-    for side, values in figures["one_token"].items():
-        lines.append(f"answers of one token, {side:<8}{median(values):>8.1f} per second")
+    for kind, sides in figures["one_token"].items():
+        for side, values in sides.items():
+            lines.append(f"answers of one token, {kind:<9}{side:<8}{median(values):>8.1f} per second")
     lines.append(f"cores that the idle product takes while llama-server is measured: {figures['idle_product_cores']}")
     return "\n".join(lines)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -20,10 +22,10 @@ def requests_per_second(
     seconds: float,
     cookies: dict[str, str] | None = None,
     key: str | None = None,
-    body: dict[str, Any] | None = None,
+    body: Callable[[int], dict[str, Any]] | None = None,
 ) -> float:
     """Answers per second over `connections` keep-alive connections, each with one request at a time: GET, or POST of
-    `body` as JSON, with a session's cookies or an API key.
+    what `body` makes of the request's number as JSON, with a session's cookies or an API key.
 
     The client runs on the same machine where the service does: its share of the cores is in the figure.
     Raises LoadError at the first answer that is not 200.
@@ -36,9 +38,14 @@ def requests_per_second(
 
 
 async def _measure(
-    address: str, connections: int, seconds: float, headers: dict[str, str], body: dict[str, Any] | None
+    address: str,
+    connections: int,
+    seconds: float,
+    headers: dict[str, str],
+    body: Callable[[int], dict[str, Any]] | None,
 ) -> float:
     method = "GET" if body is None else "POST"
+    numbers = itertools.count()
     connector = aiohttp.TCPConnector(limit=connections)
     begins = time.perf_counter() + WARM_UP_SECONDS
     ends = begins + seconds
@@ -46,7 +53,8 @@ async def _measure(
     async def ask() -> int:
         answered = 0
         while (now := time.perf_counter()) < ends:
-            async with session.request(method, address, json=body) as answer:
+            sent = body(next(numbers)) if body else None
+            async with session.request(method, address, json=sent) as answer:
                 await answer.read()
                 if answer.status != 200:
                     raise LoadError(f"{method} {address}: {answer.status} {(await answer.text())[:300]}")

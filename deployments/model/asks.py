@@ -36,7 +36,7 @@ from deployments.model.engine import (
     TokenLogprob,
 )
 from deployments.model.engine.grammar import check_grammar, schema_grammar
-from deployments.model.prompt import longest, merged
+from deployments.model.prompt import end_of, longest, merged
 from deployments.tool_syntax import (
     MARKERS,
     THINK,
@@ -140,7 +140,7 @@ def _grammar(engine: Engine, ask: Ask, prompt: Sequence[int]) -> str | None:
         return schema_grammar(ask.json_schema)
     if ask.tools is None or ask.grammar is not None:
         return ask.grammar
-    thinking = opens_thinking(_end(engine, prompt))
+    thinking = opens_thinking(end_of(engine, prompt))
     try:
         return tool_grammar(ask.tools, family_of(engine.template.source), schema_grammar, thinking)
     except BadTools as error:
@@ -152,11 +152,7 @@ def opening(engine: Engine, ask: Ask, request: GenerationRequest) -> str:
     Empty where the answer goes on after tokens that were made before, or follows a format that has no thinking."""
     if request.produced_token_ids or ask.json_schema is not None or ask.grammar is not None:
         return ""
-    return THINK if opens_thinking(_end(engine, request.prompt_token_ids)) else ""
-
-
-def _end(engine: Engine, prompt: Sequence[int]) -> str:
-    return "".join(engine.vocabulary.text(token) for token in prompt[-8:])
+    return THINK if opens_thinking(end_of(engine, request.prompt_token_ids)) else ""
 
 
 async def embed(engine: Engine, texts: Sequence[str | tuple[int, ...]]) -> Embedded | Refused:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from deployments.model.engine import Engine
 from deployments.tool_syntax import without_thinking
 
 Message = dict[str, str]
@@ -67,3 +68,8 @@ def merged(history: Sequence[Message]) -> list[Message]:
         else:
             result.append(dict(message))
     return result
+
+
+def end_of(engine: Engine, prompt: Sequence[int]) -> str:
+    """The text of its last tokens: how the template begins the answer."""
+    return "".join(engine.vocabulary.text(token) for token in prompt[-8:])

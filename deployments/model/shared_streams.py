@@ -12,7 +12,7 @@ from deployments.generation import Item, Parcels, ReturnPath, SentBatch, Started
 
 # Text gathers for a while, as it does on its way to the log (append_writer.py). First words and ends do not wait.
 PAUSE_SECONDS = 0.01  # for each answer that is made
-LONGEST_PAUSE_SECONDS = 0.1
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.03, 0.1
 # A stream is a request to Serve. A model without requests may be scaled down, and a replica that is to stop waits for
 # those it has: a stream without answers ends.
 IDLE_SECONDS = 2.0
@@ -96,7 +96,8 @@ class _SharedStream:
             self._some.clear()
             self._urgent.clear()
             yield parcels
-            not_before = loop.time() + min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * running())
+            pause = max(SHORTEST_PAUSE_SECONDS, PAUSE_SECONDS * running())
+            not_before = loop.time() + min(LONGEST_PAUSE_SECONDS, pause)
 
     async def _wait_for_some(self) -> bool:
         while True:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 
 from deployments.model.engine import Engine, Finish, GenerationRequest
-from deployments.model.prompt import Message
+from deployments.model.prompt import Message, end_of
+from deployments.tool_syntax import empty_thought
 
 WORDS = 6
 LONGEST = 60
@@ -20,9 +21,11 @@ REQUEST = (
 async def write_title(engine: Engine, history: Sequence[Message], user: str) -> str | None:
     """A title from what was said first; None where the model has none to give. Raises EngineError."""
     question = REQUEST.format(words=WORDS, text=history[0]["content"][:EXCERPT])
+    prompt = engine.render_chat([{"role": "user", "content": question}])
+    thought = empty_thought(engine.template.source, end_of(engine, prompt))
     generation = engine.generate(
         GenerationRequest(
-            prompt_token_ids=tuple(engine.render_chat([{"role": "user", "content": question}])),
+            prompt_token_ids=(*prompt, *engine.vocabulary.tokenize(thought, special=True)),
             max_tokens=4 * WORDS,
             temperature=0.0,
             deadline=time.monotonic() + PATIENCE_SECONDS,

@@ -5,7 +5,7 @@ Pure functions of text: it knows neither the engine, nor HTTP.
 
 from deployments.tool_syntax.families import family_of
 from deployments.tool_syntax.grammar import BadTools, tool_grammar
-from deployments.tool_syntax.markers import MARKERS, THINK, THINKING, opens_thinking
+from deployments.tool_syntax.markers import MARKERS, THINK, THINKING, empty_thought, opens_thinking
 from deployments.tool_syntax.parser import AnswerParser, without_thinking
 from deployments.tool_syntax.parts import CallArguments, CallStarted, Part, ReasoningPart, TextPart
 from deployments.tool_syntax.prompting import described, with_tools
@@ -22,6 +22,7 @@ __all__ = [
     "ReasoningPart",
     "TextPart",
     "described",
+    "empty_thought",
     "family_of",
     "opens_thinking",
     "tool_grammar",

@@ -15,3 +15,11 @@ MARKERS = (*THINKING, CALL, CALL_END, TOOL_CALLS, ARGS, CALL_ID, PYTHON_TAG)
 def opens_thinking(prompt_end: str) -> bool:
     """Whether a prompt that ends so has opened the model's thinking: its answer begins inside."""
     return prompt_end.rstrip().endswith(THINK)
+
+
+def empty_thought(template: str, prompt_end: str) -> str:
+    """What a prompt goes on with, so that the answer comes without thinking: an empty thought, in the manner of Qwen's
+    templates. Nothing where the template knows no thinking."""
+    if not any(mark in template for mark in THINKING) or prompt_end.rstrip().endswith(THINK_END):
+        return ""
+    return f"{'' if opens_thinking(prompt_end) else THINK}\n\n{THINK_END}\n\n"

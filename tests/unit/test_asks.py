@@ -28,8 +28,9 @@ from deployments.generation import (
     Tools,
 )
 from deployments.model import asks
-from deployments.model.engine import Engine, EngineOptions, PromptTooLong
+from deployments.model.engine import Engine, EngineOptions, Generation, GenerationRequest, PromptTooLong
 from deployments.model.engine.chat_template import ChatTemplate
+from deployments.model.titles import write_title
 from deployments.tool_syntax import AnswerParser, CallArguments, CallStarted
 
 MODEL = next(iter(Settings().llm.models.values()))
@@ -143,6 +144,30 @@ async def test_thinking_that_the_template_opens_is_told_first(thinker: Engine) -
         _, first, *_ = await items(thinker, ask)
         assert isinstance(first, Piece)
         assert first.token_ids
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (THINKER, "assistant\n<think>\n\n</think>\n\n"),
+        (THINKER.removesuffix("\n<think>\n") + "{# </think> #}", "assistant<think>\n\n</think>\n\n"),
+        (QWEN, "assistant"),
+    ],
+    ids=["opens thinking", "knows thinking", "knows none"],
+)
+async def test_title_is_asked_for_without_thinking(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, template: str, end: str
+) -> None:
+    monkeypatch.setattr(engine, "template", ChatTemplate(template, engine.vocabulary))
+    asked: list[GenerationRequest] = []
+
+    def generate(wanted: GenerationRequest) -> Generation:
+        asked.append(wanted)
+        return Engine.generate(engine, wanted)
+
+    monkeypatch.setattr(engine, "generate", generate)
+    await write_title(engine, [{"role": "user", "content": "Why is the sky blue?"}], "")
+    assert "".join(map(engine.vocabulary.text, asked[0].prompt_token_ids)).endswith(end)
 
 
 async def test_a_model_that_thinks_may_do_so_before_a_call_that_it_must_make(thinker: Engine) -> None:

@@ -160,19 +160,21 @@ def test_prefill_budget_follows_measured_times() -> None:
         times.learn(8, 0, 0.040)
         times.learn(8, 20, 0.080)
     # Gaps of 60 ms leave 20 ms: ten tokens of 2 ms, and never fewer than some.
-    assert times.prefill_budget(8, 8, 512) == LEAST_CHUNK_TOKENS
+    assert times.prefill_budget(8, 1, 512) == LEAST_CHUNK_TOKENS
     for _ in range(60):
         times.learn(8, 20, 0.050)
-    assert times.prefill_budget(8, 8, 512) == 39
-    assert times.prefill_budget(8, 8, 20) == 20
+    assert times.prefill_budget(8, 1, 512) == 39
+    assert times.prefill_budget(8, 1, 20) == 20
 
 
-def test_those_who_wait_for_their_first_token_come_first_where_they_are_more() -> None:
+def test_the_more_wait_for_their_first_token_the_longer_may_the_others_wait_for_their_next() -> None:
     times = StepTimes(16, 512)
     for _ in range(60):
         times.learn(2, 0, 0.020)
         times.learn(2, 20, 0.040)
-    assert 0 < times.prefill_budget(2, 2, 2048) <= 40
+    assert 0 < times.prefill_budget(2, 1, 2048) <= 40, "one alone has to fit in"
+    assert 400 < times.prefill_budget(2, 2, 2048) < 500, "a gap of half a second"
+    assert times.prefill_budget(16, 2, 2048) < 50
     assert 1400 < times.prefill_budget(2, 6, 2048) < 1500, "a gap of 1.5 seconds"
     assert 2900 < times.prefill_budget(2, 60, 4096) < 3000, "never more than 3"
 

@@ -50,8 +50,6 @@ class Answer:
 
     async def _open(self) -> None:
         while True:
-            self._reader.close(self._inbox)
-            self._inbox = self._reader.inbox()
             stream = self._handle.generate.remote(self._ask, self._inbox.path)
             assert isinstance(stream, DeploymentResponseGenerator), "the handle streams"
             self._stream = stream
@@ -82,6 +80,8 @@ class Answer:
         if is_final or self._deaths >= MOST_DEATHS:
             raise unreachable(error) from None
         logger.warning("a model's replica was lost: %s", type(error).__name__)
+        self.cancel()  # where only the shared stream is lost
+        self._inbox = self._reader.inbox()
 
     async def __aiter__(self) -> AsyncGenerator[Batch, None]:
         is_resumed = False
@@ -98,7 +98,6 @@ class Answer:
                     if self._ask.n > 1:
                         raise unreachable(error) from None
                     self._survive(error)
-                self.cancel()  # where only the shared stream is lost
                 produced = (*self._ask.produced_token_ids, *self._produced)
                 self._ask = dataclasses.replace(self._ask, produced_token_ids=produced)
                 self._produced.clear()

@@ -9,9 +9,9 @@ MEMORY = 0.2
 # While prompts are prefilled, running streams may have gaps of so long: 14 tokens a second are more than twice what
 # people read. Where decoding alone takes about as long, a little is added.
 GAP_SECONDS, SLOWDOWN = 0.06, 1.25
-# While more wait for their first token than for their next one, the former come first: a few rows decoded alone cost
-# twice as much each as 16 do, and a few tokens of prompts beside them half as much again as many, so that all are done
-# earlier when all have begun. With n times as many prompts as readers, a gap may last n times BURST_SECONDS.
+# Several prompts at once are a burst: with n times as many of them as readers, a gap may last n times BURST_SECONDS. A
+# few rows decoded alone cost twice as much each as 16 do, and a few tokens of prompts beside them half as much again as
+# many, so that all are done earlier when all have begun.
 BURST_SECONDS, MOST_BURST_SECONDS = 0.5, 3.0
 # With fewer tokens a step costs about as much as with these.
 LEAST_CHUNK_TOKENS = 32
@@ -61,13 +61,10 @@ class StepTimes:
     def prefill_budget(self, decoding: int, prompts: int, most: int) -> int:
         """Tokens of prompts, at most `most`, in a step in which `decoding` sequences wait for their next token and
         `prompts` for their first."""
-        if prompts <= decoding:
-            gap, means = GAP_SECONDS, (self._beside, self._alone)
-        else:
-            gap, means = (
-                min(MOST_BURST_SECONDS, BURST_SECONDS * prompts / max(1, decoding)),
-                (self._alone, self._beside),
-            )
+        gap, means = GAP_SECONDS, (self._beside, self._alone)
+        burst = min(MOST_BURST_SECONDS, BURST_SECONDS * prompts / max(1, decoding))
+        if not decoding or (prompts > 1 and burst > gap):
+            gap, means = burst, (self._alone, self._beside)
         each = next((known.value for known in means if known.known), GUESSED_SECONDS)
         if not decoding:
             return min(most, max(self._prompt_tokens, int(gap / each)))
