@@ -79,7 +79,12 @@ class _SharedStream:
 
     def put(self, number: int, batch: Sequence[Item | Switch], is_urgent: bool) -> None:
         """Sends this to the answer's reader, with what was put before, at once or after a pause."""
-        self._parcels.setdefault(number, []).extend(batch)
+        parcel = self._parcels.setdefault(number, [])
+        for item in batch:
+            if parcel and (whole := joined(parcel[-1], item)):
+                parcel[-1] = whole
+            else:
+                parcel.append(item)
         self._some.set()
         if is_urgent:
             self._urgent.set()
@@ -108,3 +113,10 @@ class _SharedStream:
                 # What was put in this very moment is still sent.
                 if not self.answers and not self._parcels:
                     return False
+
+
+def joined(one: Item | Switch, other: Item | Switch) -> Piece | None:
+    """Two pieces of one answer as one. They arrive at once: their reader, and all on the way, has half as much to do."""
+    if isinstance(one, Piece) and isinstance(other, Piece) and one.index == other.index:
+        return Piece(one.index, one.text + other.text, one.token_ids + other.token_ids, one.logprobs + other.logprobs)
+    return None

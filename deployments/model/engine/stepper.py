@@ -185,7 +185,9 @@ class Stepper:
 
     def _begin_known(self, sequence: Sequence) -> bool:
         """Makes the first token of an answer whose prompt was asked before, without a step. Whether it was the last."""
-        if sequence.completion_tokens or (logits := self._known.get(sequence.request.prompt_token_ids)) is None:
+        is_new = sequence.cached_tokens is None and not sequence.completion_tokens
+        logits = self._known.get(sequence.request.prompt_token_ids) if is_new else None
+        if logits is None:
             return False
         self._note_prompt(sequence, len(sequence.tokens))
         self._accept(self._choose([Row(sequence, 0, [], 0)], logits[np.newaxis]))

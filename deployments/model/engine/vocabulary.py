@@ -12,7 +12,7 @@ CONTROL = 1 << 3  # an attribute of tokens: begins, ends or separates turns, and
 
 
 class Vocabulary:
-    """The model's token table. Safe for use by several threads: it only reads."""
+    """The model's token table. Safe for use by several threads: what it keeps never changes."""
 
     def __init__(self, model: ctypes.c_void_p) -> None:
         self.handle = llama.llama_model_get_vocab(model)
@@ -21,6 +21,7 @@ class Vocabulary:
         self.bos: int = llama.llama_vocab_bos(self.handle)
         self.eos: int = llama.llama_vocab_eos(self.handle)
         self.end_ids = frozenset(i for i in range(self.size) if llama.llama_vocab_is_eog(self.handle, i))
+        self._texts = {-1: ""}
         self.pieces = [self._piece(i, special=False) for i in range(self.size)]
         controls = [i for i in range(self.size) if llama.llama_vocab_get_attr(self.handle, i) & CONTROL]
         self._controls = {name: token for token in controls if (name := self.text(token))}
@@ -33,7 +34,10 @@ class Vocabulary:
 
     def text(self, token: int) -> str:
         """A token as templates write it, special ones by their name; empty when there is none (-1)."""
-        return self._piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+        text = self._texts.get(token)
+        if text is None:
+            text = self._texts[token] = self._piece(token, special=True).decode("utf-8", "replace")
+        return text
 
     def shown(self, names: Iterable[str]) -> dict[int, bytes]:
         """What those of these names that are control tokens' are as text; any other token's text is its piece."""

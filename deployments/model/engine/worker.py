@@ -17,6 +17,11 @@ from deployments.model.engine.stepper import Item, Stepper
 
 T = TypeVar("T")
 
+# So short a rest is none: between two short answers neither other processes are looked at nor the cache is checked.
+SHORT_REST_SECONDS = 0.02
+# After a rest of so long the cache is checked.
+CHECK_AFTER_SECONDS = 1.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -102,15 +107,18 @@ class Worker:
             _deliver(stepper.take_items())
 
     def _wait_for_work(self) -> bool:
-        if self._has_work():
-            return not self._closing
-        self._self_check()
-        self._stepper.rest()
-        with self._wake:
-            while not self._closing and not self._has_work():
-                self._wake.wait()
-        self._stepper.resume()
+        if not self._work_comes(SHORT_REST_SECONDS):
+            self._stepper.rest()
+            if not self._work_comes(CHECK_AFTER_SECONDS):
+                self._self_check()
+                self._work_comes(None)
+            self._stepper.resume()
         return not self._closing
+
+    def _work_comes(self, within_seconds: float | None) -> bool:
+        """Whether there is something to do, be it to close, now or within some time; None: whenever there is."""
+        with self._wake:
+            return self._wake.wait_for(lambda: self._closing or self._has_work(), within_seconds)
 
     def _has_work(self) -> bool:
         return bool(self._inbox or self._calls or self._scheduler.waiting or self._scheduler.running)
