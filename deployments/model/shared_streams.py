@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
-from deployments.generation import Item, Parcels, ReturnPath, SentBatch, Started, Switch
+from deployments.generation import Item, Parcels, Piece, ReturnPath, SentBatch, Started, Switch
 
 # Text gathers for a while, as it does on its way to the log (append_writer.py). First words and ends do not wait.
 PAUSE_SECONDS = 0.01  # for each answer that is made
@@ -116,7 +116,7 @@ class _SharedStream:
 
 
 def joined(one: Item | Switch, other: Item | Switch) -> Piece | None:
-    """Two pieces of one answer as one. They arrive at once: their reader, and all on the way, has half as much to do."""
+    """Two pieces of one answer as one: they arrive at once, and all on the way have less to do."""
     if isinstance(one, Piece) and isinstance(other, Piece) and one.index == other.index:
         return Piece(one.index, one.text + other.text, one.token_ids + other.token_ids, one.logprobs + other.logprobs)
     return None

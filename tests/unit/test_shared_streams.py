@@ -20,6 +20,12 @@ from deployments.model.shared_streams import SharedStreams
 TOKENS = 40
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_streams, "SHORTEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(shared_streams, "PAUSE_SECONDS", 0.002)
+
+
 class Wire(DeploymentResponseGenerator):
     """A streaming call, which may break. As Serve does, it asks for messages before anybody reads them."""
 
@@ -128,13 +134,18 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
+def numbers(items: list[Item]) -> list[int]:
+    return [number for item in items if isinstance(item, Piece) for number in item.token_ids]
+
+
 def counted(items: list[Item]) -> bool:
-    pieces = [item for item in items if isinstance(item, Piece)]
+    texts = [item.text for item in items if isinstance(item, Piece)]
     return (
         isinstance(items[0], Started)
         and isinstance(items[-1], Ended)
-        and len(items) == len(pieces) + 2
-        and [number for piece in pieces for number in piece.token_ids] == [*range(TOKENS)]
+        and len(items) == len(texts) + 2
+        and numbers(items) == [*range(TOKENS)]
+        and "".join(texts) == "".join(f"{number} " for number in range(TOKENS))
     )
 
 
@@ -158,7 +169,7 @@ async def test_answers_go_on_where_they_were_when_the_shared_stream_breaks(times
 
     def disturb(items: list[Item]) -> None:
         nonlocal broken
-        if broken < times and len(items) > 8 * (broken + 1) and len(replica.shared) > broken:
+        if broken < times and len(numbers(items)) > 6 * (broken + 1) and len(replica.shared) > broken:
             replica.shared[broken].break_off()
             broken += 1
 
@@ -212,7 +223,9 @@ async def test_an_answer_that_lies_ready_is_read_though_the_shared_stream_has_en
 async def test_who_leaves_is_not_answered_any_more() -> None:
     replica: Any = Replica()
     reader = SharedReader(replica)
-    leaving = asyncio.create_task(read(replica, reader, lambda items: leaving.cancel() if len(items) > 9 else None))
+    leaving = asyncio.create_task(
+        read(replica, reader, lambda items: leaving.cancel() if len(numbers(items)) > 7 else None)
+    )
     staying = asyncio.create_task(read(replica, reader))
     await asyncio.wait({leaving})
     await until(lambda: replica.making == 1)
