@@ -185,7 +185,11 @@ class Model(Section):
         default=None, ge=1, le=256, description="answers made at once, each with its own KV memory; null: at most 16"
     )
     max_queue: int = Field(default=256, ge=1, description="requests that may wait for a slot")
-    prefix_cache_bytes: int = Field(default=512 << 20, ge=0, description="memory for the prefixes of earlier requests")
+    prefix_cache_bytes: int = Field(
+        default=512 << 20,
+        ge=0,
+        description="memory for the prefixes of earlier requests; what came after them takes up to 32 MiB more",
+    )
     warm_prefix_bytes: int = Field(default=64 << 20, ge=0, description="of them, what is kept on disk for a restart")
     draft_tokens: int = Field(
         default=3, ge=0, le=8, description="most tokens guessed ahead on an idle machine; 0: none"

@@ -175,7 +175,7 @@ class Bench:
             for number in range(1 + max(2, self._plan.rounds)):
                 for kind, sides in found.items():
                     for side, (url, model, key) in targets.items():
-                        body = _question(model, f"{number}, " if kind == "new" else None)
+                        body = _question(model, f"{side} {number}, " if kind == "new" else None)
                         rate = await self._rate(url, "/v1/chat/completions", key, body)
                         # The first does not count: LiteLLM loads most of itself with its first requests.
                         sides[side] += [rate] if number else []

@@ -116,7 +116,10 @@ class _SharedStream:
 
 
 def joined(one: Item | Switch, other: Item | Switch) -> Piece | None:
-    """Two pieces of one answer as one: they arrive at once, and all on the way have less to do."""
-    if isinstance(one, Piece) and isinstance(other, Piece) and one.index == other.index:
-        return Piece(one.index, one.text + other.text, one.token_ids + other.token_ids, one.logprobs + other.logprobs)
-    return None
+    """Two pieces of one answer as one: they arrive at once, and all on the way have less to do. Not where each has
+    log-probabilities: those belong to what their own piece says."""
+    if not (isinstance(one, Piece) and isinstance(other, Piece)) or one.index != other.index:
+        return None
+    if one.logprobs or other.logprobs:
+        return None
+    return Piece(one.index, one.text + other.text, one.token_ids + other.token_ids)

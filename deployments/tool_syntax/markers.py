@@ -22,4 +22,7 @@ def empty_thought(template: str, prompt_end: str) -> str:
     templates. Nothing where the template knows no thinking."""
     if not any(mark in template for mark in THINKING) or prompt_end.rstrip().endswith(THINK_END):
         return ""
-    return f"{'' if opens_thinking(prompt_end) else THINK}\n\n{THINK_END}\n\n"
+    if not opens_thinking(prompt_end):
+        return f"{THINK}\n\n{THINK_END}\n\n"
+    written = len(prompt_end) - len(prompt_end.rstrip("\n"))
+    return "\n" * (2 - written) + f"{THINK_END}\n\n"

@@ -150,10 +150,11 @@ async def test_thinking_that_the_template_opens_is_told_first(thinker: Engine) -
     ("template", "end"),
     [
         (THINKER, "assistant\n<think>\n\n</think>\n\n"),
+        (THINKER.removesuffix("\n") + "{{ '\\n' }}", "assistant\n<think>\n\n</think>\n\n"),
         (THINKER.removesuffix("\n<think>\n") + "{# </think> #}", "assistant<think>\n\n</think>\n\n"),
         (QWEN, "assistant"),
     ],
-    ids=["opens thinking", "knows thinking", "knows none"],
+    ids=["opens thinking", "opens a line of thinking", "knows thinking", "knows none"],
 )
 async def test_title_is_asked_for_without_thinking(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, template: str, end: str

@@ -13,9 +13,9 @@ from ray.serve.handle import DeploymentResponseGenerator
 from deployments.gateway.v1.answer import Answer
 from deployments.gateway.v1.errors import ApiError
 from deployments.gateway.v1.shared_reader import SharedReader
-from deployments.generation import Ask, Ended, Item, Parcels, Piece, ReturnPath, SentBatch, Started, Switch
+from deployments.generation import Ask, Ended, Item, Logprob, Parcels, Piece, ReturnPath, SentBatch, Started, Switch
 from deployments.model import shared_streams
-from deployments.model.shared_streams import SharedStreams
+from deployments.model.shared_streams import SharedStreams, joined
 
 TOKENS = 40
 
@@ -264,3 +264,16 @@ async def test_text_gathers_for_a_while_but_first_words_and_ends_do_not_wait(mon
     gathered = Piece(0, "".join(f"{number} " for number in range(1, TOKENS)), tuple(range(1, TOKENS)))
     assert parcels[1] == {5: [gathered, Ended(0, "stop", 3, TOKENS, 0), Switch()]}
     carrying.cancel()
+
+
+def test_pieces_with_log_probabilities_stay_apart_and_those_of_several_answers_do() -> None:
+    plain, told = Piece(0, "a", (1,)), Piece(0, "b", (2,), (Logprob("b", b"b", -0.5),))
+    assert joined(plain, Piece(0, "c", (3, 4))) == Piece(0, "ac", (1, 3, 4))
+    for one, other in (
+        (plain, told),
+        (told, plain),
+        (plain, Piece(1, "c", (3,))),
+        (Started(1), plain),
+        (plain, Switch()),
+    ):
+        assert joined(one, other) is None

@@ -118,6 +118,12 @@ class PrefixCache:
         while self.bytes > self._limit_bytes:
             self._drop(next(iter(self._snapshots)))
 
+    def used(self, holders: ListLike[Slot | Snapshot]) -> None:
+        """Copies among these are dropped later than others."""
+        for holder in holders:
+            if isinstance(holder, Snapshot) and holder in self._snapshots:
+                self._snapshots.move_to_end(holder)
+
     def snapshots(self) -> list[Snapshot]:
         """All that is worth keeping: the copies, the last used last, and then copies of the idle slots."""
         idle = [slot for slot in self._slots if slot.sequence is None and len(slot.tokens) >= LEAST_SHARED_TOKENS]
@@ -147,8 +153,7 @@ class PrefixCache:
         source = next((holder for holder in holders if isinstance(holder, Snapshot)), holders[0])
         if isinstance(source, Slot):
             return self._memory.snapshot(source.id, tuple(source.tokens))
-        if source in self._snapshots:
-            self._snapshots.move_to_end(source)
+        self.used([source])
         return source
 
     def _stash(self, slot: Slot) -> None:

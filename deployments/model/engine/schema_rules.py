@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from llama_cpp.llama_grammar import DOT, PRIMITIVE_RULES, RESERVED_NAMES, BuiltinRule, SchemaConverter
+
+from deployments.model.engine.integer_range import integers
 
 # In a JSON text no control character stands for itself.
 _CHAR = BuiltinRule(PRIMITIVE_RULES["char"].content.replace(r'[^"\\]', r'[^"\\\x7F\x00-\x1F]'))
@@ -17,6 +20,8 @@ _DOT = r'[^"\\\x7F\x00-\x1F]'
 # They say nothing about what is allowed.
 _ANNOTATIONS = frozenset({"title", "description", "default", "examples", "deprecated", "$comment"})
 _OTHER = frozenset({"$ref", "oneOf", "anyOf", "const", "enum", "pattern", "format"})
+
+_BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 
 
 def gbnf(schema: Mapping[str, Any]) -> str:
@@ -48,6 +53,8 @@ class _Converter(SchemaConverter):
             char = self._add_primitive("char", _CHAR)
             times = _times(schema.get("minLength", 0), schema.get("maxLength"))
             return self._add_rule(rule, rf'"\"" {char}{times} "\"" space')
+        elif types == "integer" and schema.keys() & _BOUNDS and not schema.keys() & _OTHER:
+            return self._add_rule(rule, f"({integers(*_bounds(schema))}) space")
         elif types == "array" and isinstance(schema.get("items"), dict) and schema.get("maxItems", 1) > 0:
             item = self.visit(schema["items"], f"{name}-item" if name else "item")
             least, most = schema.get("minItems", 0), schema.get("maxItems")
@@ -80,3 +87,14 @@ class _Converter(SchemaConverter):
 def _times(least: int, most: int | None) -> str:
     """The original writes repetitions as nested parentheses, of which llama.cpp takes few."""
     return f"{{{least},{'' if most is None else most}}}"
+
+
+def _bounds(schema: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The least and the largest integer that a schema allows."""
+    least = [math.ceil(schema["minimum"])] if "minimum" in schema else []
+    most = [math.floor(schema["maximum"])] if "maximum" in schema else []
+    if "exclusiveMinimum" in schema:
+        least.append(math.floor(schema["exclusiveMinimum"]) + 1)
+    if "exclusiveMaximum" in schema:
+        most.append(math.ceil(schema["exclusiveMaximum"]) - 1)
+    return max(least, default=None), min(most, default=None)

@@ -15,7 +15,7 @@ from deployments.model.engine.context import most_outputs
 from deployments.model.engine.core_sharing import CoreSharing
 from deployments.model.engine.errors import EngineError, GrammarTooSlow
 from deployments.model.engine.known_logits import KnownLogits
-from deployments.model.engine.kv_memory import KvMemory
+from deployments.model.engine.kv_memory import KvMemory, Snapshot
 from deployments.model.engine.model_file import last_errors
 from deployments.model.engine.prefill_lane import PrefillLane
 from deployments.model.engine.prefix_cache import PrefixCache
@@ -160,16 +160,19 @@ class Stepper:
             scheduler.preempt(victim)
             self.counters.preemptions_total += 1
         budget = self._times.prefill_budget(self._decoding(), self._prompts(), self._batch.capacity)
+        known = 0
         for sequence in scheduler.fair_order():
             if not sequence.is_ready:
                 continue
             free = scheduler.free_slots()
-            if not free:
+            # What needs no slot is sampled here: those who have one must not wait for all of it.
+            if not free or known == len(self.slots):
                 return
             matched, holders = cache.longest(sequence.tokens)
             if not scheduler.has_turn(sequence, matched, budget) or scheduler.awaits_prefix(sequence, matched):
                 continue
-            if matched == len(sequence.tokens) - 1 and self._begin_known(sequence):
+            if matched == len(sequence.tokens) - 1 and self._begin_known(sequence, holders):
+                known += 1
                 continue
             # The slot that holds its prefix, else one that holds nothing, else the one with the least to save.
             slot = min(free, key=lambda slot: (slot not in holders, len(slot.tokens), slot.id))
@@ -183,15 +186,21 @@ class Stepper:
             scheduler.start(sequence)
             self._note_prompt(sequence, len(slot.tokens))
 
-    def _begin_known(self, sequence: Sequence) -> bool:
+    def _begin_known(self, sequence: Sequence, holders: list[Slot | Snapshot]) -> bool:
         """Makes the first token of an answer whose prompt was asked before, without a step. Whether it was the last."""
         is_new = sequence.cached_tokens is None and not sequence.completion_tokens
         logits = self._known.get(sequence.request.prompt_token_ids) if is_new else None
         if logits is None:
             return False
-        self._note_prompt(sequence, len(sequence.tokens))
+        sequence.cached_tokens = prompt = len(sequence.tokens)
         self._accept(self._choose([Row(sequence, 0, [], 0)], logits[np.newaxis]))
-        return sequence not in self.scheduler.waiting
+        if sequence in self.scheduler.waiting:
+            sequence.cached_tokens = None  # what its slot gets will tell
+            return False
+        self.counters.prompt_tokens_total += prompt
+        self.counters.cached_tokens_total += prompt
+        self.cache.used(holders)
+        return True
 
     def _close_gap(self) -> None:
         # A client that has got its answer often asks again at once: the gap is given a step to close by itself.
