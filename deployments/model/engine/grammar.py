@@ -47,7 +47,15 @@ def schema_grammar(schema: Mapping[str, Any]) -> str:
     _refuse_excess(schema, MOST_NESTING)
     try:
         text = gbnf(schema)
-    except (AssertionError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        AssertionError,
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = str(error).split("\n")[0][:200] or type(error).__name__
         raise InvalidRequest("json_schema", f"this schema cannot be used: {reason}") from error
     _refuse_places("json_schema", text)

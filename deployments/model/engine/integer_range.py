@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-# Of a bound that is not given: what the pattern of any integer has.
-MOST_DIGITS = 16
+# What integers have whose bound is not given, and bounds at most.
+USUAL_DIGITS, MOST_DIGITS = 16, 40
 
 
 def integers(least: int | None, most: int | None) -> str:
     """Alternatives, in GBNF and in Python's verbose regular expressions, of all integers from `least` to `most` as JSON
-    writes them; of a bound that is not given those of MOST_DIGITS digits. Raises ValueError where there is none."""
-    widest = 10 ** max(MOST_DIGITS, len(str(least or 0)), len(str(most or 0))) - 1
-    least, most = -widest if least is None else least, widest if most is None else most
-    if least > most:
-        raise ValueError(f"no integer is at least {least} and at most {most}")
+    writes them; where a bound is not given, those of USUAL_DIGITS digits, or one more than the other bound has. Raises
+    ValueError where there is none, or a bound has more than MOST_DIGITS digits."""
+    largest = max(abs(least or 0), abs(most or 0))
+    if largest >= 10**MOST_DIGITS:
+        raise ValueError(f"limits of integers have at most {MOST_DIGITS} digits")
+    widest = 10 ** max(USUAL_DIGITS, len(str(largest)) + 1) - 1
+    low = -widest if least is None else least
+    high = widest if most is None else most
+    if low > high:
+        raise ValueError(f"no integer is at least {low} and at most {high}")
     parts: list[str] = []
-    if most >= 0:
-        parts += _from_to(max(least, 0), most)
-    if least < 0:
-        parts += [f"[-] ({negative})" for negative in _from_to(max(1, -most), -least)]
+    if high >= 0:
+        parts += _from_to(max(low, 0), high)
+    if low < 0:
+        parts += [f"[-] ({negative})" for negative in _from_to(max(1, -high), -low)]
     return " | ".join(parts)
 
 
