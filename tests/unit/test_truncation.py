@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -49,6 +49,7 @@ def test_top_k_of_equals_keeps_exactly_k() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(logits=logits_of, top_p=st.floats(0, 1), min_p=st.floats(0, 1))
+@example(logits=vocabulary(0, 5000, 1.0), top_p=1.0, min_p=1e-243)
 def test_nucleus_is_the_smallest_set_of_that_mass(logits: NDArray[np.float32], top_p: float, min_p: float) -> None:
     ids, _ = truncation.nucleus(truncation.all_of(logits), top_p, min_p)
     chances = probabilities(logits)

@@ -57,6 +57,9 @@ def nucleus(candidates: Candidates, top_p: float, min_p: float) -> Candidates:
     total = float(weights.sum(dtype=np.float64))
     # All below this together have less than what top_p leaves out, so that none of them is in the nucleus.
     floor = max(total * (1 - top_p) / weights.size, min_p)
+    if floor > 0:
+        # As a float32 it may be 0, which tokens without any chance reach.
+        floor = max(floor, SMALLEST)
     chosen = np.flatnonzero(weights >= floor)
     if top_p < 1:
         chosen = chosen[_nearest(-below[chosen], weights[chosen], top_p * total)]
