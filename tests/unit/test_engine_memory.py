@@ -120,6 +120,20 @@ async def test_conversation_outlives_the_slots_and_is_not_computed_again(engine:
     engine.check()
 
 
+async def test_engine_that_rests_finds_out_that_its_cache_is_wrong_and_empties_it() -> None:
+    small = Engine(bundled_model_file(), options(max_slots=1))
+    try:
+        answer, _ = await end(small.generate(request(PREFIX)))
+        [slot] = small._stepper.slots
+        slot.tokens.append(1)  # a token whose KV nobody computed
+        await until(lambda: not slot.tokens)
+        again, finish = await end(small.generate(request(PREFIX)))
+        assert (again, finish.cached_tokens) == (answer, 0)
+        small.check()
+    finally:
+        small.close()
+
+
 async def test_prefix_cache_keeps_its_limit() -> None:
     small = Engine(bundled_model_file(), options(max_slots=1, prefix_cache_bytes=6 << 20))
     try:

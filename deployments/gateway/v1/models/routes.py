@@ -29,7 +29,7 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-# No dependencies: FastAPI takes longer to solve them than all else here takes, and clients poll these.
+# No dependencies: FastAPI takes longer to solve them than the check itself takes, and clients poll these.
 @router.get("/v1/models", response_model=ModelList)
 async def list_models(request: Request) -> Response:
     """All models that are served, whether they are up at this moment or not."""
