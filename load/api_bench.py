@@ -45,6 +45,8 @@ CONCURRENCIES = (1, 8, 16, 32)
 ANSWER_TOKENS = 64
 SEQUENCE_TOKENS = 1024
 CONNECTIONS = 16
+# Of one stream in a round, where of more there is one.
+SINGLE_WAVES = 8
 # Limits are on and never reached.
 NO_LIMIT = 10**9
 # What is sent, by the request's number.
@@ -110,7 +112,8 @@ class Bench:
             clients = self._own | {"rival": await self._rival(stack, concurrency)}
             for client in clients.values():
                 await _wave(client, prompts.short(min(8, concurrency)), 0)
-            for number in range(self._plan.rounds):
+            # A wave of one stream takes a second, the mood of a busy machine several.
+            for number in range(self._plan.rounds * (SINGLE_WAVES if concurrency == 1 else 1)):
                 for side in _turned(number):
                     waves["short"][side].append(await self._measured(side, clients, prompts.short(concurrency), number))
             for number in range(shared_rounds):

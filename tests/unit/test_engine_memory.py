@@ -12,6 +12,8 @@ import pytest
 
 from deployments.config import bundled_model_file
 from deployments.model.engine import Engine, EngineOptions, Finish, Generation, GenerationRequest, QueueFull
+from deployments.model.engine.batch import Batch
+from deployments.model.engine.step_times import StepTimes
 
 PREFIX = list(range(1000, 1200))
 
@@ -108,6 +110,35 @@ async def test_token_after_a_known_prompt_that_ends_the_answer_is_not_part_of_it
     stop = engine.vocabulary.text(one)
     again, finish = await end(engine.generate(request(PREFIX, stop=(stop,))))
     assert (again, finish.reason, finish.stop_string) == ([], "stop", stop)
+
+
+async def test_prompts_of_unequal_length_at_once_get_what_each_gets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Engine(bundled_model_file(), options(max_sequence_tokens=256))
+    try:
+        # The last one has no room for rows after it, and one row of the first is enough for a token.
+        prompts = [list(range(4000 + 300 * i, 4000 + 300 * i + length)) for i, length in enumerate((92, 95, 97, 250))]
+        alone = [await end(small.generate(request(prompt))) for prompt in prompts]
+        await asyncio.wrap_future(small._worker.call(small._stepper.cache.clear))
+        monkeypatch.setattr(StepTimes, "read_rows", lambda self: 1000.0)
+        padding: list[int] = []
+        add = Batch.add
+
+        def noted(batch: Batch, *row: Any) -> int:
+            padding.extend(row[4:])
+            return add(batch, *row)
+
+        monkeypatch.setattr(Batch, "add", noted)
+        together = await asyncio.gather(
+            *(end(small.generate(request(prompt, user=str(prompt[0])))) for prompt in prompts)
+        )
+        assert [tokens for tokens, _ in together] == [tokens for tokens, _ in alone]
+        assert any(padding)
+        small.check()
+        again = await asyncio.gather(*(end(small.generate(request([*prompt[:-1], 5, 6]))) for prompt in prompts[:3]))
+        assert [finish.cached_tokens for _, finish in again] == [91, 94, 96]
+        small.check()
+    finally:
+        small.close()
 
 
 async def test_conversation_outlives_the_slots_and_is_not_computed_again(engine: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from deployments.model.engine.errors import ModelFileError, PromptRefused
+from deployments.model.engine.recent import TOKEN_BYTES, Recent
 from deployments.model.engine.vocabulary import Vocabulary
 
 # ChatML: what a model without a template of its own gets; most instruction models have learnt it.
@@ -23,12 +25,16 @@ FALLBACK = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+# Of what was said last: some 400,000 tokens.
+KNOWN_BYTES = 16 << 20
+
 
 class ChatTemplate:
     """Renders messages to token ids.
 
     Contents, and whatever else has a special token's name in it, are replaced by random marks while the template
-    runs, so that the template's text is tokenised with special tokens and each of these without.
+    runs, so that the template's text is tokenised with special tokens and each of these without. A thread is rendered
+    anew for each of its answers, and only its last messages are new: what was tokenised last is not tokenised again.
     """
 
     def __init__(self, source: str | None, vocabulary: Vocabulary) -> None:
@@ -43,6 +49,7 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelFileError(f"the model's chat template cannot be used: {error}") from error
         self._vocabulary = vocabulary
+        self._known: Recent[tuple[str, bool], list[int]] = Recent(KNOWN_BYTES, _size)
         self.source = source or FALLBACK
         # jinja2.meta takes the text: a template that was compiled does not tell.
         self.knows_tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(self.source))
@@ -72,10 +79,21 @@ class ChatTemplate:
             raise PromptRefused(f"the model's chat template refuses these messages: {error}") from error
         tokens: list[int] = []
         for part, is_text in marks.split(text):
-            tokens += vocabulary.tokenize(part, special=not is_text)
+            tokens += self._tokenized(part, special=not is_text)
         if vocabulary.adds_bos and tokens[:1] != [vocabulary.bos]:
             tokens.insert(0, vocabulary.bos)
         return tokens
+
+    def _tokenized(self, part: str, special: bool) -> list[int]:
+        tokens = self._known.get((part, special))
+        if tokens is None:
+            tokens = self._vocabulary.tokenize(part, special)
+            self._known.put((part, special), tokens)
+        return tokens
+
+
+def _size(part: tuple[str, bool], tokens: list[int]) -> int:
+    return sys.getsizeof(part[0]) + TOKEN_BYTES * len(tokens)
 
 
 class _Marks:

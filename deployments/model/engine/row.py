@@ -14,13 +14,14 @@ from deployments.model.engine.sequence import Sequence
 
 @dataclass(frozen=True)
 class Row:
-    """The next `tokens` of a sequence, the guessed ones after them, and the first of its rows of logits (None: its
-    prompt is not done)."""
+    """The next `tokens` of a sequence, the guessed ones after them, the first of its rows of logits (None: its prompt
+    is not done), and how many rows without meaning follow."""
 
     sequence: Sequence
     tokens: int
     draft: list[int]
     output: int | None
+    padding: int = 0
 
     def confirm(self, logits: NDArray[np.float32], end_ids: Container[int]) -> list[tuple[int, TokenLogprob | None]]:
         """The tokens that its sampler draws, one after the other, as long as the draft comes true and nothing ends.

@@ -72,6 +72,12 @@ class StepTimes:
         spare = max(decode * SLOWDOWN, gap) - decode
         return min(most, max(LEAST_CHUNK_TOKENS, int(spare / each)))
 
+    def read_rows(self) -> float:
+        """How many tokens of prompts take as long as reading all weights, which is most of what a small step does; 0
+        where that is not known."""
+        decode = min((mean.value for mean in self._decode if mean.known), default=0.0)
+        return decode / self._alone.value if self._alone.known else 0.0
+
     def rows_pay(self, rows: int, drafts: int, hit_rate: float) -> bool:
         """Whether `drafts` more rows, of which `hit_rate` come true, give more tokens a second than `rows` alone."""
         alone, together = self.decode_seconds(rows), self.decode_seconds(rows + drafts)

@@ -14,6 +14,7 @@ from deployments.model.engine.bindings import llama
 from deployments.model.engine.context import most_outputs
 from deployments.model.engine.core_sharing import CoreSharing
 from deployments.model.engine.errors import EngineError, GrammarTooSlow
+from deployments.model.engine.even_parts import even_parts
 from deployments.model.engine.known_logits import KnownLogits
 from deployments.model.engine.kv_memory import KvMemory, Snapshot
 from deployments.model.engine.model_file import last_errors
@@ -46,7 +47,8 @@ class Stepper:
         self._vocabulary = vocabulary
         self._options = options
         self.slots = [Slot(i) for i in range(options.max_slots)]
-        self.cache = PrefixCache(KvMemory(context), self.slots, options.prefix_cache_bytes)
+        self._memory = KvMemory(context)
+        self.cache = PrefixCache(self._memory, self.slots, options.prefix_cache_bytes)
         self._known = KnownLogits(options.prefix_cache_bytes)
         self.scheduler = Scheduler(self.slots)
         self.counters = Counters()
@@ -221,6 +223,7 @@ class Stepper:
         drafts = {sequence: self._draft(sequence, len(decoding)) for sequence in decoding}
         room = batch.capacity - len(decoding) - sum(map(len, drafts.values()))
         plan = dict(self.scheduler.prefill_plan(self._times.prefill_budget(len(decoding), self._prompts(), room)))
+        parts = even_parts(plan, self._read_rows(), self._memory.cells, room - sum(plan.values()))
         rows: list[Row] = []
         for slot in self.slots:
             if (sequence := slot.sequence) is None:
@@ -229,11 +232,15 @@ class Stepper:
             if (draft := drafts.get(sequence)) is not None:
                 tokens = [sequence.tokens[-1], *draft]
                 rows.append(Row(sequence, 1, draft, batch.add(slot.id, tokens, done, len(tokens))))
-            elif count := plan.get(sequence):
-                whole = done + count == len(sequence.tokens)
-                output = batch.add(slot.id, sequence.tokens[done : done + count], done, int(whole))
-                rows.append(Row(sequence, count, [], output if whole else None))
+            elif part := parts.get(sequence):
+                end = done + part.tokens
+                whole = end == len(sequence.tokens)
+                output = batch.add(slot.id, sequence.tokens[done:end], done, int(whole), part.padding)
+                rows.append(Row(sequence, part.tokens, [], output if whole else None, part.padding))
         return rows
+
+    def _read_rows(self) -> float:
+        return self._times.read_rows() if self._memory.takes_padding else 0.0
 
     def _draft(self, sequence: Sequence, decoding: int) -> list[int]:
         if decoding > MOST_DRAFTING_SEQUENCES or self.threads < self._options.n_threads:
@@ -260,17 +267,20 @@ class Stepper:
         seconds = time.perf_counter() - began
         if status != 0:
             raise EngineError(f"llama_decode returned {status}: {' '.join(last_errors)}")
-        prefilled = 0
+        prefilled = padded = 0
         for row in rows:
             slot = row.sequence.slot
             assert slot is not None
             done = len(slot.tokens)
             slot.tokens += row.sequence.tokens[done : done + row.tokens]
             slot.tokens += row.draft
+            if row.padding:
+                self._memory.cut(slot.id, len(slot.tokens))
+                padded += row.padding
             if row.tokens > 1 or row.output is None:
                 prefilled += row.tokens
                 self.cache.note(slot)
-        decoded = self._batch.n - prefilled
+        decoded = self._batch.n - prefilled - padded
         self.counters.prefill_tokens_total += prefilled
         self._times.learn(decoded, prefilled, seconds)
         return seconds
