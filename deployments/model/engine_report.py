@@ -22,6 +22,7 @@ COUNTERS = (
     (metrics.GENERATED_TOKENS, "decode_tokens_total"),
     (metrics.PROMPT_TOKENS, "prefill_tokens_total"),
     (metrics.PROMPT_TOKENS_ASIDE, "aside_tokens_total"),
+    (metrics.PADDING_ROWS, "padding_rows_total"),
     (metrics.PROMPT_TOKENS_ASKED, "prompt_tokens_total"),
     (metrics.CACHED_TOKENS, "cached_tokens_total"),
     (metrics.STEPS, "steps_total"),

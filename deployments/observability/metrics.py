@@ -64,6 +64,11 @@ PROMPT_TOKENS_ASIDE = Counter(
     description="Tokens of long prompts computed beside the steps",
     tag_keys=_keys("model"),
 )
+PADDING_ROWS = Counter(
+    "llm_padding_rows_total",
+    description="Rows without meaning that made prompts of unequal length equal, where that takes less time",
+    tag_keys=_keys("model"),
+)
 PREEMPTIONS = Counter(
     "llm_preemptions_total", description="Answers that gave their slot to another user", tag_keys=_keys("model")
 )

@@ -1,4 +1,5 @@
-"""A model that has no replica, and one that has too much to do. They have a product of their own."""
+"""Models that need a product of their own: one that has no replica and then too much to do, and one that makes
+embeddings."""
 
 from __future__ import annotations
 
@@ -11,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
 from db.embedded import EmbeddedPostgres
+from deployments.config import bundled_model_file
 from deployments.local_cluster import CONFIG
-from deployments.model.engine import Tuning
+from deployments.model.engine import Tuning, Tunings
+from deployments.model.engine.tuning import save
+from tests.support.gguf import with_pooling
 from tests.support.person import PASSWORD, Person
-from tests.support.product import Product
+from tests.support.product import TUNING, Product
 
 START_SECONDS = 120.0
 HELLO = {"model": "default", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
@@ -29,6 +34,8 @@ SETTINGS = {
     "RUSTYGPT__API__ANONYMOUS": "true",
     "RUSTYGPT__LLM__MODELS__default__MAX_SLOTS": "1",
     "RUSTYGPT__LLM__MODELS__default__MAX_QUEUE": "1",
+    "RUSTYGPT__LLM__MODELS__embedder__MAX_SLOTS": "1",
+    "RUSTYGPT__LLM__MODELS__embedder__WEIGHTS": "as_is",
 }
 
 
@@ -48,8 +55,13 @@ def sleeper(tuning: Tuning) -> Iterator[httpx.Client]:
     folder.chmod(0o755)
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump(scaled_to_zero()))
-    product = Product(folder / "home", RUSTYGPT__CLUSTER__SERVE_CONFIG=str(config), **SETTINGS)
+    embedder = folder / "embedder.gguf"
+    settings = SETTINGS | {"RUSTYGPT__LLM__MODELS__embedder__PATH": str(embedder)}
+    product = Product(folder / "home", RUSTYGPT__CLUSTER__SERVE_CONFIG=str(config), **settings)
     try:
+        with_pooling(bundled_model_file(), embedder, 1)
+        # How to run it best would be measured, which takes minutes.
+        save(Tuning(), Tunings(TUNING)._file(embedder, "as_is"))
         product.start()
         account = {"username": "admin", "email": "admin@example.org", "password": PASSWORD}
         Person(product.url, "admin").call("POST", "/api/setup", account, 201)
@@ -101,3 +113,19 @@ async def test_who_comes_when_the_queue_is_full_is_told_when_to_come_again(sleep
     for headers, text in refused:
         assert float(headers["Retry-After"]) > 0
         assert '"code":"queue_full"' in text
+
+
+def test_a_model_that_makes_embeddings_makes_them_in_order_and_another_refuses(sleeper: httpx.Client) -> None:
+    # More than the Gateway sends in one call.
+    texts = [f"The cat sat on mat number {i}." for i in range(20)] + ["Interest rates rose by two percent."]
+    answer = sleeper.post("/v1/embeddings", json={"model": "embedder", "input": texts})
+    assert answer.status_code == 200, answer.text
+    made = answer.json()
+    vectors = np.array([item["embedding"] for item in made["data"]])
+    assert [item["index"] for item in made["data"]] == list(range(21))
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    assert vectors[0] @ vectors[19] > vectors[0] @ vectors[20]
+    assert made["usage"]["prompt_tokens"] >= 21 * 6
+    answered(sleeper)
+    refused = sleeper.post("/v1/embeddings", json={"model": "default", "input": texts})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")

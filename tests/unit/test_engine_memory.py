@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from deployments.config import bundled_model_file
 from deployments.model.engine import Engine, EngineOptions, Finish, Generation, GenerationRequest, QueueFull
 from deployments.model.engine.batch import Batch
+from deployments.model.engine.bindings import llama
 from deployments.model.engine.step_times import StepTimes
 
 PREFIX = list(range(1000, 1200))
@@ -112,31 +114,61 @@ async def test_token_after_a_known_prompt_that_ends_the_answer_is_not_part_of_it
     assert (again, finish.reason, finish.stop_string) == ([], "stop", stop)
 
 
-async def test_prompts_of_unequal_length_at_once_get_what_each_gets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = Engine(bundled_model_file(), options(max_sequence_tokens=256))
+async def test_prompts_of_unequal_length_in_one_step_are_evened_and_each_is_what_it_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = Engine(bundled_model_file(), options())
+    # Below 64 tokens: from there on flash attention rounds otherwise.
+    prompts = [list(range(4000 + 300 * i, 4000 + 300 * i + length)) for i, length in enumerate((52, 55, 57, 60))]
     try:
-        # The last one has no room for rows after it, and one row of the first is enough for a token.
-        prompts = [list(range(4000 + 300 * i, 4000 + 300 * i + length)) for i, length in enumerate((92, 95, 97, 250))]
-        alone = [await end(small.generate(request(prompt))) for prompt in prompts]
+        alone = [await first_logprob(small, prompt) for prompt in prompts]
         await asyncio.wrap_future(small._worker.call(small._stepper.cache.clear))
-        monkeypatch.setattr(StepTimes, "read_rows", lambda self: 1000.0)
-        padding: list[int] = []
-        add = Batch.add
-
-        def noted(batch: Batch, *row: Any) -> int:
-            padding.extend(row[4:])
-            return add(batch, *row)
-
-        monkeypatch.setattr(Batch, "add", noted)
-        together = await asyncio.gather(
-            *(end(small.generate(request(prompt, user=str(prompt[0])))) for prompt in prompts)
-        )
-        assert [tokens for tokens, _ in together] == [tokens for tokens, _ in alone]
-        assert any(padding)
+        before = small.stats()
+        monkeypatch.setattr(StepTimes, "rows_of_a_reading", lambda self: 100.0)
+        # All are there before the first is begun.
+        begin = threading.Event()
+        small._worker.call(begin.wait)
+        tasks = [asyncio.create_task(first_logprob(small, prompt)) for prompt in prompts]
+        await until(lambda: small.stats().waiting == 4)
+        begin.set()
+        for (token, logprob), (expected, wanted) in zip(await asyncio.gather(*tasks), alone, strict=True):
+            assert token == expected
+            assert logprob == pytest.approx(wanted, abs=0.02)
+        after = small.stats()
+        assert after.padding_rows_total - before.padding_rows_total == 8 + 5 + 3
+        assert after.prefill_tokens_total - before.prefill_tokens_total == 52 + 55 + 57 + 60
         small.check()
-        again = await asyncio.gather(*(end(small.generate(request([*prompt[:-1], 5, 6]))) for prompt in prompts[:3]))
-        assert [finish.cached_tokens for _, finish in again] == [91, 94, 96]
+        # What comes after them goes on where they ended, not where the longest did.
+        goes_on = [await first_logprob(small, [*prompt, 5, 6]) for prompt in prompts]
         small.check()
+        await asyncio.wrap_future(small._worker.call(small._stepper.cache.clear))
+        for (token, logprob), prompt in zip(goes_on, prompts, strict=True):
+            expected, wanted = await first_logprob(small, [*prompt, 5, 6])
+            assert (token, logprob) == (expected, pytest.approx(wanted, abs=0.02))
+    finally:
+        small.close()
+
+
+async def test_a_slot_is_usable_after_a_step_that_failed_halfway() -> None:
+    small = Engine(bundled_model_file(), options(max_slots=1))
+    stepper = small._stepper
+    [slot] = stepper.slots
+
+    def half_a_step() -> None:
+        # Cells were computed of which the slot was not told.
+        batch = Batch(8, 1)
+        batch.add(slot.id, [1, 2, 3], len(slot.tokens), 0)
+        assert llama.llama_decode(small._context, batch.struct) == 0
+        stepper.cache.forget(slot)
+
+    try:
+        answer, _ = await end(small.generate(request(PREFIX)))
+        await asyncio.wrap_future(small._worker.call(half_a_step))
+        small.check()
+        await asyncio.wrap_future(small._worker.call(half_a_step))
+        small.check()
+        again, finish = await end(small.generate(request(PREFIX)))
+        assert (again, finish.cached_tokens) == (answer, 0)
     finally:
         small.close()
 

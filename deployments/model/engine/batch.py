@@ -45,12 +45,12 @@ class Batch:
 
     def add(self, slot: int, tokens: Sequence[int], first_position: int, outputs: int, padding: int = 0) -> int:
         """Appends consecutive tokens of one slot, the last `outputs` of which want logits, and `padding` rows after
-        them whose token does not matter; returns the first output's row in the logits."""
+        them that are to be forgotten; returns the first output's row in the logits."""
         start, end = self.n, self.n + len(tokens)
         self.n = end + padding
         assert self.n <= self.capacity
         self._token[start:end] = tokens
-        self._token[end : self.n] = 0
+        self._token[end : self.n] = tokens[-1]
         self._position[start : self.n] = range(first_position, first_position + len(tokens) + padding)
         self._slots[start : self.n] = self._id_addresses[slot]
         self._logits[start : self.n] = 0

@@ -25,7 +25,7 @@ FALLBACK = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# Of what was said last: some 400,000 tokens.
+# Of what was tokenised last: up to some 400,000 tokens.
 KNOWN_BYTES = 16 << 20
 
 
@@ -49,7 +49,7 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise ModelFileError(f"the model's chat template cannot be used: {error}") from error
         self._vocabulary = vocabulary
-        self._known: Recent[tuple[str, bool], list[int]] = Recent(KNOWN_BYTES, _size)
+        self._known: Recent[tuple[str, bool], tuple[int, ...]] = Recent(KNOWN_BYTES, _size)
         self.source = source or FALLBACK
         # jinja2.meta takes the text: a template that was compiled does not tell.
         self.knows_tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(self.source))
@@ -84,15 +84,15 @@ class ChatTemplate:
             tokens.insert(0, vocabulary.bos)
         return tokens
 
-    def _tokenized(self, part: str, special: bool) -> list[int]:
+    def _tokenized(self, part: str, special: bool) -> tuple[int, ...]:
         tokens = self._known.get((part, special))
         if tokens is None:
-            tokens = self._vocabulary.tokenize(part, special)
+            tokens = tuple(self._vocabulary.tokenize(part, special))
             self._known.put((part, special), tokens)
         return tokens
 
 
-def _size(part: tuple[str, bool], tokens: list[int]) -> int:
+def _size(part: tuple[str, bool], tokens: tuple[int, ...]) -> int:
     return sys.getsizeof(part[0]) + TOKEN_BYTES * len(tokens)
 
 

@@ -1,15 +1,13 @@
 """Prompts of unequal length in one step, in few parts.
 
 With a stream of cells for each slot, llama.cpp computes as many tokens of each sequence as the shortest still has, and
-so on with those that are left (llama_batch_allocr::split_equal): as many parts as there are lengths, each of which
-reads all weights. A few rows more, which mean nothing and are forgotten, cost less than that: 8 prompts of 63 to 75
-tokens took 0.60 s with all as long as the longest, and 0.68 s without (SmolLM2-135M, BF16, 2 cores).
+so on with those that are left and whose slots are neighbours (llama_batch_allocr::split_equal): each part reads all
+weights. A few rows more, which mean nothing and are forgotten, may cost less than that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as ListLike
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from deployments.model.engine.sequence import Sequence
@@ -23,53 +21,70 @@ class Part:
     padding: int = 0
 
 
-def even_parts(plan: dict[Sequence, int], read_rows: float, cells: int, room: int) -> dict[Sequence, Part]:
-    """What to compute of prompts that have a slot, where `plan` has the tokens that each should get at least. Reading
-    all weights once takes as long as `read_rows` rows. A slot has so many `cells`; there is `room` for so many more
-    rows in all."""
-    parts = {sequence: Part(tokens) for sequence, tokens in plan.items()}
-    for run in _neighbours(plan):
-        lengths = evened([plan[sequence] for sequence in run], read_rows)
-        for sequence, length in zip(run, lengths, strict=True):
-            assert sequence.slot is not None
-            tokens = min(length, sequence.missing_tokens)
-            more = length - plan[sequence]
-            if more <= room and len(sequence.slot.tokens) + length <= cells:
-                parts[sequence] = Part(tokens, length - tokens)
-                room -= more
+@dataclass(frozen=True)
+class Limits:
+    """Of a step: `reading` is how many rows take as long as reading all weights once, `micro_batch` how many llama.cpp
+    computes at once; a slot has so many `cells`, and there is `room` for so many rows more than are planned."""
+
+    reading: float
+    micro_batch: int
+    cells: int
+    room: int
+
+
+def even_parts(plan: Mapping[Sequence, int], decoding: Mapping[int, int], limits: Limits) -> dict[Sequence, Part]:
+    """What to compute of prompts that have a slot: at least the tokens that `plan` gives each. Where others are longer
+    it may be more: tokens as long as the prompt has some, then padding. `decoding` are other slots' rows in the step.
+    """
+    planned = {sequence.slot.id: tokens for sequence, tokens in plan.items() if sequence.slot}
+    most = {sequence.slot.id: limits.cells - len(sequence.slot.tokens) for sequence in plan if sequence.slot}
+    lengths = min(
+        (way for way in _ways(planned, most, limits.reading) if _more(way, planned) <= limits.room),
+        key=lambda way: _more(way, planned) + limits.reading * parts_of({**way, **decoding}, limits.micro_batch),
+    )
+    parts: dict[Sequence, Part] = {}
+    for sequence in plan:
+        assert sequence.slot is not None
+        length = lengths[sequence.slot.id]
+        tokens = min(length, sequence.missing_tokens)
+        parts[sequence] = Part(tokens, length - tokens)
     return parts
 
 
-def evened(lengths: ListLike[int], read_rows: float) -> list[int]:
-    """The lengths with some of them raised to that of a longer one, so that all rows and a reading of the weights for
-    each length that is left take the least time."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    rising = [lengths[place] for place in order]
-    # Of the first n: the least cost, and where the last of their groups begins.
-    costs, begins = [0.0], [0]
-    for end in range(1, len(rising) + 1):
-        raised, best = 0, (float("inf"), 0)
-        for begin in range(end - 1, -1, -1):
-            raised += rising[end - 1] - rising[begin]
-            best = min(best, (costs[begin] + raised + read_rows, begin))
-        costs.append(best[0])
-        begins.append(best[1])
-    result = list(lengths)
-    end = len(rising)
-    while end:
-        for place in order[begins[end] : end]:
-            result[place] = rising[end - 1]
-        end = begins[end]
-    return result
+def parts_of(rows: Mapping[int, int], micro_batch: int) -> int:
+    """In how many parts llama.cpp computes a step with so many rows of each slot."""
+    left = {slot: rows[slot] for slot in sorted(rows)}
+    parts = 0
+    while left:
+        run: list[int] = []
+        for slot in left:
+            if not run or slot == run[-1] + 1:
+                run.append(slot)
+        taken = min(max(1, micro_batch // len(run)), *(left[slot] for slot in run))
+        for slot in run:
+            left[slot] -= taken
+            if not left[slot]:
+                del left[slot]
+        parts += 1
+    return parts
 
 
-def _neighbours(sequences: Iterable[Sequence]) -> list[list[Sequence]]:
-    """Those in slots that follow each other: others are not computed together anyway."""
-    runs: list[list[Sequence]] = []
-    last = None
-    for number, sequence in sorted((sequence.slot.id, sequence) for sequence in sequences if sequence.slot):
-        if last is None or number != last + 1:
-            runs.append([])
-        runs[-1].append(sequence)
-        last = number
-    return runs
+def _ways(planned: dict[int, int], most: dict[int, int], reading: float) -> list[dict[int, int]]:
+    """As planned, and with each length raised to the longest that is at most 1, 2, 4, … rows longer."""
+    ways = [planned]
+    gap = 1
+    # More rows than two readings are not made up for by the parts that one prompt saves.
+    while gap <= 2 * reading and len(planned) > 1:
+        way: dict[int, int] = {}
+        level = None
+        for slot, length in sorted(planned.items(), key=lambda item: -item[1]):
+            if level is None or level - length > gap:
+                level = length
+            way[slot] = level if level <= most[slot] else length
+        ways.append(way)
+        gap *= 2
+    return ways
+
+
+def _more(way: dict[int, int], planned: dict[int, int]) -> int:
+    return sum(way.values()) - sum(planned.values())

@@ -41,7 +41,7 @@ class Snapshot:
         return Snapshot(self.tokens, np.concatenate(parts))
 
 
-def has_one_kind(model: ctypes.c_void_p) -> bool:
+def has_plain_kv_cache(model: ctypes.c_void_p) -> bool:
     """Whether a model's memory is one KV cache, all of whose cells stay until they are cut."""
     return not (
         llama.llama_model_n_swa(model) or llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model)
@@ -54,11 +54,6 @@ class KvMemory:
     def __init__(self, context: ctypes.c_void_p) -> None:
         self._context = context
         self._memory = llama.llama_get_memory(context)
-        # Of each slot.
-        self.cells: int = llama.llama_n_ctx_seq(context)
-        # In one pool, or with more than one kind of memory, llama.cpp splits a step otherwise.
-        in_streams = llama.llama_n_seq_max(context) * self.cells <= llama.llama_n_ctx(context)
-        self.takes_padding = in_streams and has_one_kind(llama.llama_get_model(context))
 
     def length(self, slot: int) -> int:
         """Cells in use."""

@@ -18,7 +18,7 @@ from deployments.model.engine.batch import Batch
 from deployments.model.engine.bindings import llama
 from deployments.model.engine.context import open_context
 from deployments.model.engine.errors import EngineError
-from deployments.model.engine.kv_memory import KvMemory, Snapshot, has_one_kind
+from deployments.model.engine.kv_memory import KvMemory, Snapshot, has_plain_kv_cache
 from deployments.model.engine.request import EngineOptions
 from deployments.model.engine.sequence import Sequence
 
@@ -39,7 +39,7 @@ class PrefillLane:
     def __init__(self, model: ctypes.c_void_p, options: EngineOptions, sequence_tokens: int) -> None:
         # On a GPU, steps compute prompts at full speed. Without a prefix cache there is nowhere to put the cells, and
         # those of models with more than one kind of memory cannot be handed over.
-        self._is_usable = has_one_kind(model) and not options.n_gpu_layers and options.prefix_cache_bytes > 0
+        self._is_usable = has_plain_kv_cache(model) and not options.n_gpu_layers and options.prefix_cache_bytes > 0
         self.sequence: Sequence | None = None
         self.threads = 1
         self._model = model

@@ -88,8 +88,9 @@ class PrefixCache:
         self.note(target)
 
     def forget(self, slot: Slot) -> None:
-        """Empties a slot, whose state is unknown after a failed step."""
-        self.trim(slot, 0)
+        """Empties a slot, whose state is unknown after a failed step: it may have cells that nobody noted."""
+        self._memory.cut(slot.id, 0)
+        slot.tokens.clear()
         self.note(slot)
 
     def trim(self, slot: Slot, keep: int) -> None:

@@ -10,12 +10,13 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-TOKEN_BYTES = 36  # of one in a tuple or a list, as Python keeps it
+TOKEN_BYTES = 36  # of one in a tuple, as Python keeps it
+ENTRY_BYTES = 320  # of the map itself and of a key and a value without what is in them, about
 
 
 class Recent(Generic[K, V]):
-    """A map that forgets what was not used for longest when more than `limit_bytes` are kept; `size` says how many an
-    entry takes. For any thread."""
+    """A map that forgets what was not used for longest when more than `limit_bytes` are kept; `size` says how many
+    what is in an entry takes, ENTRY_BYTES are added. For any thread."""
 
     def __init__(self, limit_bytes: int, size: Callable[[K, V], int]) -> None:
         self._limit_bytes = limit_bytes
@@ -34,13 +35,16 @@ class Recent(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Keeps `value`, unless it is larger than the limit alone, in place of what was there before."""
-        size = self._size(key, value)
+        size = self._bytes_of(key, value)
         with self._lock:
             if key in self._kept:
-                self._bytes -= self._size(key, self._kept.pop(key))
+                self._bytes -= self._bytes_of(key, self._kept.pop(key))
             if size > self._limit_bytes:
                 return
             self._kept[key] = value
             self._bytes += size
             while self._bytes > self._limit_bytes:
-                self._bytes -= self._size(*self._kept.popitem(last=False))
+                self._bytes -= self._bytes_of(*self._kept.popitem(last=False))
+
+    def _bytes_of(self, key: K, value: V) -> int:
+        return ENTRY_BYTES + self._size(key, value)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 @dataclass
 class Counters:
     """Since the engine was made; they only grow. `aside_tokens_total` of the prefilled tokens were computed beside the
-    steps."""
+    steps. `padding_rows_total` were computed besides, to make prompts equally long (even_parts.py)."""
 
     steps_total: int = 0
     prefill_tokens_total: int = 0
     aside_tokens_total: int = 0
+    padding_rows_total: int = 0
     decode_tokens_total: int = 0
     prompt_tokens_total: int = 0
     cached_tokens_total: int = 0
@@ -45,6 +46,7 @@ class EngineStats:
     steps_total: int
     prefill_tokens_total: int
     aside_tokens_total: int
+    padding_rows_total: int
     decode_tokens_total: int
     prompt_tokens_total: int
     cached_tokens_total: int

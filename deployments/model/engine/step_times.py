@@ -48,8 +48,8 @@ class StepTimes:
         return self._decode[min(known, key=lambda n: (abs(n - rows), n))].value
 
     def learn(self, decoded: int, prefilled: int, seconds: float) -> None:
-        """Takes note of a step. Prompt tokens are cheaper in large steps without decoding: those count only as long as
-        nothing better is known."""
+        """Takes note of a step. `prefilled` are its rows for prompts, cheaper in large steps without decoding: those
+        count only as long as nothing better is known."""
         if not prefilled:
             self._decode[min(decoded, len(self._decode) - 1)].add(seconds)
         elif not decoded:
@@ -72,11 +72,12 @@ class StepTimes:
         spare = max(decode * SLOWDOWN, gap) - decode
         return min(most, max(LEAST_CHUNK_TOKENS, int(spare / each)))
 
-    def read_rows(self) -> float:
-        """How many tokens of prompts take as long as reading all weights, which is most of what a small step does; 0
-        where that is not known."""
+    def rows_of_a_reading(self) -> float:
+        """How many tokens of prompts take about as long as reading all weights, which is most of what a small step
+        does; 0 where that is not known. Rather too few: each token's time has its part of a reading in it."""
         decode = min((mean.value for mean in self._decode if mean.known), default=0.0)
-        return decode / self._alone.value if self._alone.known else 0.0
+        each = min((mean.value for mean in (self._alone, self._beside) if mean.known), default=0.0)
+        return decode / each if each else 0.0
 
     def rows_pay(self, rows: int, drafts: int, hit_rate: float) -> bool:
         """Whether `drafts` more rows, of which `hit_rate` come true, give more tokens a second than `rows` alone."""

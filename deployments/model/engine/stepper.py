@@ -14,9 +14,9 @@ from deployments.model.engine.bindings import llama
 from deployments.model.engine.context import most_outputs
 from deployments.model.engine.core_sharing import CoreSharing
 from deployments.model.engine.errors import EngineError, GrammarTooSlow
-from deployments.model.engine.even_parts import even_parts
+from deployments.model.engine.even_parts import Limits, Part, even_parts
 from deployments.model.engine.known_logits import KnownLogits
-from deployments.model.engine.kv_memory import KvMemory, Snapshot
+from deployments.model.engine.kv_memory import KvMemory, Snapshot, has_plain_kv_cache
 from deployments.model.engine.model_file import last_errors
 from deployments.model.engine.prefill_lane import PrefillLane
 from deployments.model.engine.prefix_cache import PrefixCache
@@ -48,6 +48,10 @@ class Stepper:
         self._options = options
         self.slots = [Slot(i) for i in range(options.max_slots)]
         self._memory = KvMemory(context)
+        model = llama.llama_get_model(context)
+        self._cells = min(llama.llama_n_ctx_seq(context), llama.llama_model_n_ctx_train(model))
+        # In one pool, or with more than one kind of memory, llama.cpp splits a step otherwise.
+        self._evens_parts = has_plain_kv_cache(model) and not options.kv_unified
         self.cache = PrefixCache(self._memory, self.slots, options.prefix_cache_bytes)
         self._known = KnownLogits(options.prefix_cache_bytes)
         self.scheduler = Scheduler(self.slots)
@@ -215,15 +219,15 @@ class Stepper:
 
     def _fill_batch(self) -> list[Row]:
         """The rows of this step: all that decode, and prompts as far as the time allows for which those who decode may
-        be kept waiting. In the order of their slots: where the next row's slot is not the next one, llama.cpp computes
-        the rest apart, and reads all weights once more for it."""
+        be kept waiting, or a little further where that takes no longer. In the order of their slots: where the next
+        row's slot is not the next one, llama.cpp computes the rest apart, and reads all weights once more for it."""
         batch = self._batch
         batch.clear()
         decoding = [sequence for sequence in self.scheduler.running if sequence.missing_tokens == 1]
         drafts = {sequence: self._draft(sequence, len(decoding)) for sequence in decoding}
         room = batch.capacity - len(decoding) - sum(map(len, drafts.values()))
         plan = dict(self.scheduler.prefill_plan(self._times.prefill_budget(len(decoding), self._prompts(), room)))
-        parts = even_parts(plan, self._read_rows(), self._memory.cells, room - sum(plan.values()))
+        parts = self._parts(plan, drafts, room)
         rows: list[Row] = []
         for slot in self.slots:
             if (sequence := slot.sequence) is None:
@@ -239,8 +243,18 @@ class Stepper:
                 rows.append(Row(sequence, part.tokens, [], output if whole else None, part.padding))
         return rows
 
-    def _read_rows(self) -> float:
-        return self._times.read_rows() if self._memory.takes_padding else 0.0
+    def _parts(self, plan: dict[Sequence, int], drafts: dict[Sequence, list[int]], room: int) -> dict[Sequence, Part]:
+        if not self._evens_parts or len(plan) < 2:
+            return {sequence: Part(tokens) for sequence, tokens in plan.items()}
+        decoding = {sequence.slot.id: 1 + len(draft) for sequence, draft in drafts.items() if sequence.slot}
+        options = self._options
+        limits = Limits(
+            reading=self._times.rows_of_a_reading(),
+            micro_batch=min(options.n_batch, options.n_ubatch),
+            cells=self._cells,
+            room=room - sum(plan.values()),
+        )
+        return even_parts(plan, decoding, limits)
 
     def _draft(self, sequence: Sequence, decoding: int) -> list[int]:
         if decoding > MOST_DRAFTING_SEQUENCES or self.threads < self._options.n_threads:
@@ -267,7 +281,7 @@ class Stepper:
         seconds = time.perf_counter() - began
         if status != 0:
             raise EngineError(f"llama_decode returned {status}: {' '.join(last_errors)}")
-        prefilled = padded = 0
+        prefilled = padding = 0
         for row in rows:
             slot = row.sequence.slot
             assert slot is not None
@@ -275,14 +289,16 @@ class Stepper:
             slot.tokens += row.sequence.tokens[done : done + row.tokens]
             slot.tokens += row.draft
             if row.padding:
-                self._memory.cut(slot.id, len(slot.tokens))
-                padded += row.padding
+                kept = self._memory.cut(slot.id, len(slot.tokens))
+                assert kept == len(slot.tokens), "a plain KV cache can be cut anywhere"
             if row.tokens > 1 or row.output is None:
                 prefilled += row.tokens
+                padding += row.padding
                 self.cache.note(slot)
-        decoded = self._batch.n - prefilled - padded
+        decoded = self._batch.n - prefilled - padding
         self.counters.prefill_tokens_total += prefilled
-        self._times.learn(decoded, prefilled, seconds)
+        self.counters.padding_rows_total += padding
+        self._times.learn(decoded, prefilled + padding, seconds)
         return seconds
 
     def _sample(self, rows: list[Row]) -> list[Chosen]:
