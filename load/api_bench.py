@@ -45,8 +45,6 @@ CONCURRENCIES = (1, 8, 16, 32)
 ANSWER_TOKENS = 64
 SEQUENCE_TOKENS = 1024
 CONNECTIONS = 16
-# Of one stream in a round, where of more there is one.
-SINGLE_WAVES = 8
 # Limits are on and never reached.
 NO_LIMIT = 10**9
 # What is sent, by the request's number.
@@ -55,9 +53,10 @@ Body = Callable[[int], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds of each kind; odd ones sample, even ones are greedy."""
+    """Rounds of each kind, of one stream `single_rounds`; odd ones sample, even ones are greedy."""
 
     rounds: int
+    single_rounds: int
     shared_rounds: int
     shared_concurrencies: tuple[int, ...]
     session_rounds: int
@@ -65,8 +64,10 @@ class Plan:
     concurrencies: tuple[int, ...] = CONCURRENCIES
 
 
-FULL = Plan(rounds=3, shared_rounds=2, shared_concurrencies=(8, 16, 32), session_rounds=2, http_seconds=3.0)
-QUICK = Plan(rounds=1, shared_rounds=1, shared_concurrencies=(8,), session_rounds=1, http_seconds=1.5)
+FULL = Plan(
+    rounds=3, single_rounds=24, shared_rounds=2, shared_concurrencies=(8, 16, 32), session_rounds=2, http_seconds=3.0
+)
+QUICK = Plan(rounds=1, single_rounds=6, shared_rounds=1, shared_concurrencies=(8,), session_rounds=1, http_seconds=1.5)
 
 
 class Bench:
@@ -112,8 +113,8 @@ class Bench:
             clients = self._own | {"rival": await self._rival(stack, concurrency)}
             for client in clients.values():
                 await _wave(client, prompts.short(min(8, concurrency)), 0)
-            # A wave of one stream takes a second, the mood of a busy machine several.
-            for number in range(self._plan.rounds * (SINGLE_WAVES if concurrency == 1 else 1)):
+            # A wave of one stream takes a second; what else the machine does changes over several.
+            for number in range(self._plan.single_rounds if concurrency == 1 else self._plan.rounds):
                 for side in _turned(number):
                     waves["short"][side].append(await self._measured(side, clients, prompts.short(concurrency), number))
             for number in range(shared_rounds):
@@ -243,7 +244,7 @@ def main() -> None:
         "--rivals", type=Path, required=True, help="filled by load/build_rivals.sh and load/install_litellm.sh"
     )
     parser.add_argument("--model", type=Path, default=None, help="a .gguf file; the bundled model by default")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: about five minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: about eight minutes")
     parser.add_argument("--concurrency", type=int, nargs="+", choices=CONCURRENCIES, help="only these")
     parser.add_argument("--details", type=Path, default=None, help="a file for all figures as JSON")
     arguments = parser.parse_args()

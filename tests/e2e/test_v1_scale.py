@@ -1,5 +1,5 @@
-"""Models that need a product of their own: one that has no replica and then too much to do, and one that makes
-embeddings."""
+"""Models that need a product of their own: they have no replica until they are asked. One gets too much to do, one
+makes embeddings."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SETTINGS = {
 
 
 def scaled_to_zero() -> dict[str, Any]:
-    """The product's serve_config.yaml, its model without replicas until it is asked."""
+    """The product's serve_config.yaml, its models without replicas until they are asked."""
     config = yaml.safe_load(CONFIG.read_text())
     model = next(application for application in config["applications"] if application["name"] == "model-default")
     del model["deployments"][0]["num_replicas"]
@@ -73,10 +73,10 @@ def sleeper(tuning: Tuning) -> Iterator[httpx.Client]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def answered(http: httpx.Client) -> httpx.Response:
+def answered(http: httpx.Client, path: str = "/v1/chat/completions", body: dict[str, Any] = HELLO) -> httpx.Response:
     """As a client does it that heeds Retry-After."""
     deadline = time.monotonic() + START_SECONDS
-    while (answer := http.post("/v1/chat/completions", json=HELLO)).status_code == 503:
+    while (answer := http.post(path, json=body)).status_code == 503:
         assert time.monotonic() < deadline, answer.text
         time.sleep(min(1.0, float(answer.headers["Retry-After"])))
     return answer
@@ -118,7 +118,7 @@ async def test_who_comes_when_the_queue_is_full_is_told_when_to_come_again(sleep
 def test_a_model_that_makes_embeddings_makes_them_in_order_and_another_refuses(sleeper: httpx.Client) -> None:
     # More than the Gateway sends in one call.
     texts = [f"The cat sat on mat number {i}." for i in range(20)] + ["Interest rates rose by two percent."]
-    answer = sleeper.post("/v1/embeddings", json={"model": "embedder", "input": texts})
+    answer = answered(sleeper, "/v1/embeddings", {"model": "embedder", "input": texts})
     assert answer.status_code == 200, answer.text
     made = answer.json()
     vectors = np.array([item["embedding"] for item in made["data"]])
@@ -126,6 +126,5 @@ def test_a_model_that_makes_embeddings_makes_them_in_order_and_another_refuses(s
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
     assert vectors[0] @ vectors[19] > vectors[0] @ vectors[20]
     assert made["usage"]["prompt_tokens"] >= 21 * 6
-    answered(sleeper)
-    refused = sleeper.post("/v1/embeddings", json={"model": "default", "input": texts})
+    refused = answered(sleeper, "/v1/embeddings", {"model": "default", "input": texts})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
