@@ -71,6 +71,9 @@ def test_many_are_raised_where_their_neighbours_part_them() -> None:
 def test_nothing_is_raised_that_saves_no_part() -> None:
     assert evened(prompts(64, 64, 64, 64, 64, 64, 64, 65)) == [64] * 7 + [65]
     assert evened(prompts(60, None, 62)) == [60, 62]
+
+
+def test_prompts_beside_one_that_decodes_are_made_equal() -> None:
     assert evened(prompts(60, 62), decoding={2: 1}) == [62, 62]
 
 
