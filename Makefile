@@ -14,7 +14,7 @@ LLAMA := $(shell grep -i '^llama.cpp.python==' constraints.txt)
 # The vision library of llama.cpp is not used: leaving it out shortens the compilation.
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 
-CODE := cli db deployments load k8s tests
+CODE := cli db deployments load k8s tests hatch_build.py
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -34,7 +34,8 @@ $(VENV)/.llama: $(VENV)/.created constraints.txt
 	  || { tail -30 $(VENV)/llama.log; echo "Compiling llama-cpp-python failed: a C/C++ compiler is needed (g++ or clang)."; exit 1; }
 	@touch $@
 
-$(VENV)/.run: $(VENV)/.llama pyproject.toml constraints.txt
+# The package's own kernel is compiled with it, in seconds.
+$(VENV)/.run: $(VENV)/.llama pyproject.toml constraints.txt hatch_build.py $(wildcard deployments/model/engine/native/*.cpp)
 	@echo "Installing the pinned dependencies"
 	@$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@
@@ -44,7 +45,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help setup run chat test check fmt bench engine-bench api-bench routing-bench profile-api append-bench history-bench fanout-bench idle-readers chaos load clean
+.PHONY: help setup run chat test check fmt bench products-bench engine-bench api-bench routing-bench profile-api append-bench history-bench fanout-bench idle-readers chaos load clean
 
 setup: $(VENV)/.run ## creates the environment
 
@@ -71,6 +72,9 @@ fmt: $(VENV)/.dev ## formats the code
 
 bench: $(VENV)/.dev ## measures the product beside the bare engine; ARGS=--quick
 	@$(BIN)/python -m load.bench $(ARGS)
+
+products-bench: $(VENV)/.dev ## measures the engine's own matrix products beside llama.cpp's
+	@$(BIN)/python -m load.products_bench
 
 engine-bench: $(VENV)/.dev ## measures the engine beside llama.cpp's server; RIVALS=folder of load/build_rivals.sh
 	@$(BIN)/python -m load.engine_bench --rivals $(or $(RIVALS),$(error RIVALS=folder is needed: load/build_rivals.sh fills it)) $(ARGS)

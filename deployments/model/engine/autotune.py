@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import geometric_mean, median
 from typing import Any
 
+from deployments.model.engine.bindings import own_products
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.hardware import detect_hardware, usable_cores
 from deployments.model.engine.huge_pages import has_huge_pages
@@ -88,7 +89,12 @@ class Autotune:
             kv_unified=self._options.get("kv_unified", False),
             flash_attention=self._options.get("flash_attention", True),
             huge_pages=self._options.get("huge_pages", False),
-            measured={"weights": weights, "settings": settings, "seconds": round(time.monotonic() - began, 1)},
+            measured={
+                "own_products": own_products.can_compute,
+                "weights": weights,
+                "settings": settings,
+                "seconds": round(time.monotonic() - began, 1),
+            },
         )
 
     def _settings(self) -> list[_Setting]:

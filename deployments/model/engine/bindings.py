@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from deployments.model.engine.own_products import OwnProducts
+
+# Before llama.cpp, which whoever imports it gets from here.
+own_products = OwnProducts()
+
 
 class _Library:
     """llama_cpp's functions and types, loaded at first use: OpenMP's runtime reads when it is loaded how its threads

@@ -122,8 +122,8 @@ def competitor(wanted: bool) -> Iterator[None]:
         process.wait()
 
 
-class _Runner:
-    """The process's side: a model and its context."""
+class Runner:
+    """A model and its context, whose steps are measured: the process's side."""
 
     def __init__(self, path: Path, options: EngineOptions) -> None:
         with huge_pages(options.huge_pages):
@@ -136,22 +136,24 @@ class _Runner:
 
     def long_prompt(self) -> dict[str, Any]:
         """Seconds a token of a prompt that needs several batches."""
-        return {"prefill": self._prefill(LONG_TOKENS)}
+        return {"prefill": self.prefill(LONG_TOKENS)}
 
     def answers(self) -> dict[str, Any]:
         """Seconds a token of a prompt, seconds of steps of so many answers at once, whose prompts stay."""
-        while self._unprompted:
-            self._rows([self._unprompted.pop()], PROMPT_TOKENS, 0)
-        return {"prefill": self._prefill(PREFILL_TOKENS), "decode": {rows: self._decode(rows) for rows in ROWS}}
+        return {"prefill": self.prefill(PREFILL_TOKENS), "decode": {rows: self.decode(rows) for rows in ROWS}}
 
-    def _prefill(self, tokens: int) -> float:
+    def prefill(self, tokens: int) -> float:
+        """Seconds a token of a prompt of so many."""
         llama.llama_memory_seq_rm(self._memory, self._prompt_slot, -1, -1)
         began = time.perf_counter()
         for start in range(0, tokens, self._batch.capacity):
             self._rows([self._prompt_slot], min(tokens - start, self._batch.capacity), start)
         return (time.perf_counter() - began) / tokens
 
-    def _decode(self, rows: int) -> float:
+    def decode(self, rows: int) -> float:
+        """Seconds a step of so many answers at once, fewer than there are slots."""
+        while self._unprompted:
+            self._rows([self._unprompted.pop()], PROMPT_TOKENS, 0)
         slots = list(range(rows))
         for slot in slots:
             llama.llama_memory_seq_rm(self._memory, slot, PROMPT_TOKENS, -1)
@@ -172,7 +174,7 @@ class _Runner:
 def main() -> None:
     """The process's side: until its input ends."""
     task = json.loads(sys.argv[1])
-    runner = _Runner(Path(task["model"]), EngineOptions(**task["options"]))
+    runner = Runner(Path(task["model"]), EngineOptions(**task["options"]))
     measure: Callable[[], dict[str, Any]] = runner.long_prompt if task["long"] else runner.answers
     for _ in sys.stdin:
         print(json.dumps(measure()), flush=True)

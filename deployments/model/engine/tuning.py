@@ -19,13 +19,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from deployments.model.engine.bindings import own_products
 from deployments.model.engine.hardware import usable_cores
 from deployments.model.engine.model_file import digest
 from deployments.model.engine.request import EngineOptions
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 AUTOTUNE_SECONDS = 1800.0
 GIVEN = "as given"
 
@@ -144,9 +145,10 @@ def save(tuning: Tuning, file: Path) -> None:
 
 
 def _key(model: Path, weights: str) -> str:
-    """Changes with the model's bytes, the processor, the cores that may be
-    used, and the build of llama.cpp."""
-    facts = [VERSION, weights, digest(model), _processor(), usable_cores(), version("llama-cpp-python")]
+    """Changes with the model's bytes, the processor, the cores that may be used, the build of llama.cpp, and whether
+    the engine computes products itself."""
+    build = [version("llama-cpp-python"), own_products.can_compute]
+    facts = [VERSION, weights, digest(model), _processor(), usable_cores(), *build]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

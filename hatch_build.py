@@ -1,0 +1,37 @@
+"""Compiles the engine's own kernel when the package is installed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDER = Path("deployments/model/engine/native")
+SOURCE, LIBRARY = "bf16_matmul.cpp", "bf16_matmul.so"
+
+
+class Kernel(BuildHookInterface):
+    """Without a compiler, and elsewhere than on Linux, nothing is compiled, and the engine computes with llama.cpp's
+    own products. The library runs on any processor: what it can use is found when it is loaded."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Puts the library beside its source and into the wheel. Raises CalledProcessError when it does not compile."""
+        del version
+        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        if sys.platform != "linux" or not shutil.which(compiler[0]):
+            self.app.display_warning("no C++ compiler, or not Linux: llama.cpp computes products of BF16 weights")
+            return
+        folder = Path(self.root) / FOLDER
+        part = folder / f"{LIBRARY}.{os.getpid()}"
+        flags = ["-std=c++17", "-O3", "-shared", "-fPIC"]
+        subprocess.run([*compiler, *flags, str(folder / SOURCE), "-o", str(part), "-ldl"], check=True)
+        part.replace(folder / LIBRARY)
+        build_data["artifacts"].append(str(FOLDER / LIBRARY))
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True

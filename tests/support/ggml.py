@@ -1,0 +1,57 @@
+"""Products by ggml, the library under llama.cpp, as llama.cpp computes them."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.model.engine.bindings import llama
+
+F32, BF16 = 0, 30
+ROOM = 1 << 20
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
+
+
+def product(weights: NDArray[np.uint16], values: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """(n, m): n rows of values with m rows of weights in BF16, both of k numbers."""
+    base, cpu = _libraries()
+    (m, k), n = weights.shape, len(values)
+    context = base.ggml_init(_InitParams(weights.nbytes + values.nbytes + 16 * n * (m + k) + ROOM, None, False))
+    try:
+        a = base.ggml_new_tensor_2d(context, BF16, ctypes.c_int64(k), ctypes.c_int64(m))
+        b = base.ggml_new_tensor_2d(context, F32, ctypes.c_int64(k), ctypes.c_int64(n))
+        ctypes.memmove(base.ggml_get_data(a), weights.ctypes.data, weights.nbytes)
+        ctypes.memmove(base.ggml_get_data(b), values.ctypes.data, values.nbytes)
+        result = base.ggml_mul_mat(context, a, b)
+        graph = base.ggml_new_graph(context)
+        base.ggml_build_forward_expand(graph, result)
+        assert cpu.ggml_graph_compute_with_ctx(context, graph, threads) == 0
+        found = np.empty((n, m), np.float32)
+        ctypes.memmove(found.ctypes.data, base.ggml_get_data(result), found.nbytes)
+        return found
+    finally:
+        base.ggml_free(context)
+
+
+def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
+    llama.llama_backend_init()
+    base, cpu = ctypes.CDLL("libggml-base.so.0"), ctypes.CDLL("libggml-cpu.so.0")
+    pointer = ctypes.c_void_p
+    for name, arguments in {
+        "ggml_init": [_InitParams],
+        "ggml_new_tensor_2d": [pointer, ctypes.c_int, ctypes.c_int64, ctypes.c_int64],
+        "ggml_get_data": [pointer],
+        "ggml_mul_mat": [pointer, pointer, pointer],
+        "ggml_new_graph": [pointer],
+    }.items():
+        function = getattr(base, name)
+        function.argtypes, function.restype = arguments, pointer
+    base.ggml_build_forward_expand.argtypes = [pointer, pointer]
+    base.ggml_free.argtypes = [pointer]
+    cpu.ggml_graph_compute_with_ctx.argtypes = [pointer, pointer, ctypes.c_int]
+    return base, cpu
