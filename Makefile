@@ -34,8 +34,8 @@ $(VENV)/.llama: $(VENV)/.created constraints.txt
 	  || { tail -30 $(VENV)/llama.log; echo "Compiling llama-cpp-python failed: a C/C++ compiler is needed (g++ or clang)."; exit 1; }
 	@touch $@
 
-# The package's own kernel is compiled with it, in seconds.
-$(VENV)/.run: $(VENV)/.llama pyproject.toml constraints.txt hatch_build.py $(wildcard deployments/model/engine/native/*.cpp)
+# The package's own kernels are compiled with it, in seconds.
+$(VENV)/.run: $(VENV)/.llama pyproject.toml constraints.txt hatch_build.py $(wildcard deployments/model/engine/native/*.cpp deployments/model/engine/native/*.h)
 	@echo "Installing the pinned dependencies"
 	@$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@

@@ -1,4 +1,4 @@
-"""Compiles the engine's own kernel when the package is installed."""
+"""Compiles the engine's own kernels when the package is installed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path("deployments/model/engine/native")
-SOURCE, LIBRARY = "bf16_matmul.cpp", "bf16_matmul.so"
+SOURCE, LIBRARY = "own_products.cpp", "own_products.so"
 
 
-class Kernel(BuildHookInterface):
+class Kernels(BuildHookInterface):
     """Without a compiler, and elsewhere than on Linux, nothing is compiled, and the engine computes with llama.cpp's
     own products. The library runs on any processor: what it can use is found when it is loaded."""
 
@@ -25,11 +25,11 @@ class Kernel(BuildHookInterface):
         del version
         compiler = shlex.split(os.environ.get("CXX", "c++"))
         if sys.platform != "linux" or not shutil.which(compiler[0]):
-            self.app.display_warning("no C++ compiler, or not Linux: llama.cpp computes products of BF16 weights")
+            self.app.display_warning("no C++ compiler, or not Linux: all products are llama.cpp's")
             return
         folder = Path(self.root) / FOLDER
         part = folder / f"{LIBRARY}.{os.getpid()}"
-        flags = ["-std=c++17", "-O3", "-shared", "-fPIC"]
+        flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-shared", "-fPIC"]
         subprocess.run([*compiler, *flags, str(folder / SOURCE), "-o", str(part), "-ldl"], check=True)
         part.replace(folder / LIBRARY)
         build_data["artifacts"].append(str(FOLDER / LIBRARY))

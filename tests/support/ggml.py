@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deployments.model.engine.bindings import llama
 
-F32, BF16 = 0, 30
+F32 = 0
 ROOM = 1 << 20
 
 
@@ -17,14 +17,23 @@ class _InitParams(ctypes.Structure):
     _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
 
 
-def product(weights: NDArray[np.uint16], values: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-    """(n, m): n rows of values with m rows of weights in BF16, both of k numbers."""
+def quantised(kind: int, weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(m, bytes of a row): weights as ggml's type `kind`."""
+    base, _ = _libraries()
+    m, k = weights.shape
+    found = np.empty((m, base.ggml_row_size(kind, k)), np.uint8)
+    base.ggml_quantize_chunk(kind, weights.ctypes.data, found.ctypes.data, 0, m, k, None)
+    return found
+
+
+def product(kind: int, weights: NDArray[np.uint8], values: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """(n, m): n rows of values with m rows of weights of ggml's type `kind`."""
     base, cpu = _libraries()
-    (m, k), n = weights.shape, len(values)
-    context = base.ggml_init(_InitParams(weights.nbytes + values.nbytes + 16 * n * (m + k) + ROOM, None, False))
+    m, (n, k) = len(weights), values.shape
+    context = base.ggml_init(_InitParams(weights.nbytes + values.nbytes + 8 * n * (m + k) + ROOM, None, False))
     try:
-        a = base.ggml_new_tensor_2d(context, BF16, ctypes.c_int64(k), ctypes.c_int64(m))
-        b = base.ggml_new_tensor_2d(context, F32, ctypes.c_int64(k), ctypes.c_int64(n))
+        a = base.ggml_new_tensor_2d(context, kind, k, m)
+        b = base.ggml_new_tensor_2d(context, F32, k, n)
         ctypes.memmove(base.ggml_get_data(a), weights.ctypes.data, weights.nbytes)
         ctypes.memmove(base.ggml_get_data(b), values.ctypes.data, values.nbytes)
         result = base.ggml_mul_mat(context, a, b)
@@ -46,11 +55,13 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
         "ggml_init": [_InitParams],
         "ggml_new_tensor_2d": [pointer, ctypes.c_int, ctypes.c_int64, ctypes.c_int64],
         "ggml_get_data": [pointer],
+        "ggml_quantize_chunk": [ctypes.c_int, pointer, pointer, *[ctypes.c_int64] * 3, pointer],
         "ggml_mul_mat": [pointer, pointer, pointer],
         "ggml_new_graph": [pointer],
     }.items():
         function = getattr(base, name)
         function.argtypes, function.restype = arguments, pointer
+    base.ggml_row_size.argtypes, base.ggml_row_size.restype = [ctypes.c_int, ctypes.c_int64], ctypes.c_size_t
     base.ggml_build_forward_expand.argtypes = [pointer, pointer]
     base.ggml_free.argtypes = [pointer]
     cpu.ggml_graph_compute_with_ctx.argtypes = [pointer, pointer, ctypes.c_int]

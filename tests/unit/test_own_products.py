@@ -1,4 +1,4 @@
-"""Products of BF16 weights that the engine computes itself, through ggml, which calls them."""
+"""Products that the engine computes itself, through ggml, which calls them."""
 
 from __future__ import annotations
 
@@ -17,97 +17,123 @@ from deployments.model.engine import own_products as module
 from deployments.model.engine.bindings import own_products
 from deployments.model.engine.own_products import OwnProducts
 from deployments.model.engine.weights import FORMATS, requantise
-from tests.support.ggml import product
+from tests.support.ggml import product, quantised
 
-needs_kernel = pytest.mark.skipif(not own_products.can_compute, reason="the processor lacks AVX512_BF16")
+BF16, Q4_1, Q8_0 = 30, 3, 8  # ggml's numbers
+
+kinds = pytest.mark.parametrize("kind", [pytest.param(BF16, id="BF16"), pytest.param(Q4_1, id="Q4_1")])
+needs_kernels = pytest.mark.skipif(not own_products.types, reason="the processor lacks AVX512_BF16")
 
 
 def numbers(shape: tuple[int, int], seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+def as_bf16(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Rounded to the nearest, to even between two."""
     bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32).astype(np.float64)
 
 
-def wide(values: NDArray[np.uint16]) -> NDArray[np.float64]:
-    return (values.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+def meant(kind: int, weights: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The numbers that the bytes stand for, as far as BF16 has them."""
+    if kind == BF16:
+        return (weights.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    blocks = weights.reshape(len(weights), -1, 20)
+    scale, least = (blocks[..., i : i + 2].copy().view(np.float16).astype(np.float32) for i in (0, 2))
+    packed = blocks[..., 4:]
+    return as_bf16(np.concatenate((packed & 15, packed >> 4), -1) * scale + least).reshape(len(weights), -1)
 
 
-def assert_right(m: int, n: int, k: int, threads: int) -> None:
-    weights, values = bf16(numbers((m, k), m)), numbers((n, k), n)
-    a, b = wide(weights), wide(bf16(values))
-    error = np.abs(product(weights, values, threads) - b @ a.T)
-    # What sums of k numbers of 24 bits may be off by.
+def assert_right(kind: int, m: int, n: int, k: int, threads: int) -> None:
+    weights, values = quantised(kind, numbers((m, k), m)), numbers((n, k), n)
+    a, b = meant(kind, weights), as_bf16(values)
+    error = np.abs(product(kind, weights, values, threads) - b @ a.T)
+    # What a sum of k numbers of 24 bits may be off by.
     assert np.all(error <= 2**-20 * (np.abs(b) @ np.abs(a).T))
 
 
+@needs_kernels
+@kinds
 @given(m=st.integers(1, 300), n=st.integers(1, 150), blocks=st.integers(1, 12), threads=st.integers(1, 3))
 def test_products_are_right_for_any_number_of_rows_columns_and_threads(
-    m: int, n: int, blocks: int, threads: int
+    kind: int, m: int, n: int, blocks: int, threads: int
 ) -> None:
-    assert_right(m, n, 32 * blocks, threads)
+    assert_right(kind, m, n, 32 * blocks, threads)
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(8200, 9, 576), (301, 600, 96), (5000, 131, 1024), (64, 8, 48)])
-def test_large_and_odd_products_are_right(m: int, n: int, k: int) -> None:
-    assert_right(m, n, k, 2)
+@needs_kernels
+@kinds
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(8200, 9, 576), (30000, 3, 576), (301, 600, 96), (5000, 131, 1024), (1, 2, 32)]
+)
+def test_large_and_odd_products_are_right(kind: int, m: int, n: int, k: int) -> None:
+    assert_right(kind, m, n, k, 2)
 
 
-@needs_kernel
-def test_they_are_computed_by_the_engines_own_kernel() -> None:
+@needs_kernels
+@kinds
+def test_they_are_computed_by_the_engines_own_kernels(kind: int) -> None:
     before = own_products.computed
-    assert_right(64, 8, 64, 2)
+    assert_right(kind, 64, 8, 128, 2)
     assert own_products.computed == before + 1
+
+
+def test_what_no_kernel_is_for_is_llama_cpps() -> None:
+    before = own_products.computed
+    values = numbers((8, 128), 1)
+    product(BF16, quantised(BF16, numbers((64, 128), 1)), values[:1], 2)  # one column: llama.cpp is as fast
+    product(BF16, quantised(BF16, numbers((64, 48), 1)), numbers((8, 48), 1), 2)  # no whole registers
+    product(Q8_0, quantised(Q8_0, numbers((64, 128), 1)), values, 2)
     with own_products.switched_off():
-        assert_right(64, 8, 64, 2)
-    assert own_products.computed == before + 1
-    # One column is read faster by llama.cpp, and these lengths are none of whole registers.
-    assert_right(64, 1, 64, 2)
-    assert_right(64, 8, 48, 2)
-    assert own_products.computed == before + 1
+        product(Q4_1, quantised(Q4_1, numbers((64, 128), 1)), values, 2)
+    assert own_products.computed == before
 
 
-@needs_kernel
+@needs_kernels
+@kinds
 @given(n=st.integers(2, 300), m=st.integers(1, 100), threads=st.integers(1, 3))
-def test_a_rows_numbers_do_not_depend_on_its_neighbours(n: int, m: int, threads: int) -> None:
-    weights, values = bf16(numbers((m, 160), m)), numbers((n, 160), n)
-    together = product(weights, values, threads)
-    np.testing.assert_array_equal(together[:2], product(weights, values[:2], 1))
-    np.testing.assert_array_equal(together[-2:], product(weights, values[-2:], 2))
+def test_a_rows_numbers_do_not_depend_on_its_neighbours(kind: int, n: int, m: int, threads: int) -> None:
+    weights, values = quantised(kind, numbers((m, 192), m)), numbers((n, 192), n)
+    together = product(kind, weights, values, threads)
+    np.testing.assert_array_equal(together[:2], product(kind, weights, values[:2], 1))
+    np.testing.assert_array_equal(together[-2:], product(kind, weights, values[-2:], 2))
 
 
 def test_without_the_library_llama_cpp_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIBRARY", module.LIBRARY.with_name("missing.so"))
     missing = OwnProducts()
-    assert not missing.can_compute
+    assert missing.types == []
     assert missing.computed == 0
     with missing.switched_off():
-        assert_right(64, 8, 64, 1)
+        assert_right(BF16, 64, 8, 64, 1)
 
 
-@needs_kernel
-async def test_an_engine_with_bf16_weights_uses_them_and_answers_as_with_llama_cpps(tmp_path: Path) -> None:
-    file = tmp_path / "bf16.gguf"
-    requantise(bundled_model_file(), file, FORMATS[0], 2)
+@needs_kernels
+@kinds
+async def test_an_engine_uses_them_and_answers_as_with_llama_cpps(kind: int, tmp_path: Path) -> None:
+    file = bundled_model_file()
+    if kind == BF16:
+        file = tmp_path / "bf16.gguf"
+        requantise(bundled_model_file(), file, FORMATS[0], 2)
     before = own_products.computed
-    own = await likeliest(file)
+    token, logprob = await likeliest(file)
     computed = own_products.computed
     assert computed > before
     with own_products.switched_off():
-        theirs = await likeliest(file)
+        their_token, their_logprob = await likeliest(file)
     assert own_products.computed == computed
-    assert own.keys() == theirs.keys()
-    assert [own[token] for token in theirs] == pytest.approx(list(theirs.values()), abs=0.02)
+    assert token == their_token
+    # With Q4_1 llama.cpp rounds values to 8 bits.
+    assert logprob == pytest.approx(their_logprob, abs=0.1 if kind == Q4_1 else 1e-3)
 
 
-async def likeliest(file: Path) -> dict[int, float]:
-    """Log-probabilities of three first tokens after a prompt."""
-    request = GenerationRequest(tuple(range(2000, 2040)), max_tokens=1, temperature=0.0, top_logprobs=3)
+async def likeliest(file: Path) -> tuple[int, float]:
+    """The likeliest token after a sentence, with its log-probability."""
     with closing(Engine(file, EngineOptions(max_sequence_tokens=256, max_slots=4))) as engine:
+        prompt = tuple(engine.vocabulary.tokenize("The capital of France is Paris. The capital of Italy is"))
+        request = GenerationRequest(prompt, max_tokens=1, temperature=0.0, top_logprobs=0)
         async for item in engine.generate(request):
             if not isinstance(item, Finish):
-                return dict(item.logprobs[0].top)
+                return item.logprobs[0].token_id, item.logprobs[0].logprob
     raise AssertionError("no token")

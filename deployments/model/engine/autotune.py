@@ -90,7 +90,7 @@ class Autotune:
             flash_attention=self._options.get("flash_attention", True),
             huge_pages=self._options.get("huge_pages", False),
             measured={
-                "own_products": own_products.can_compute,
+                "own_products": own_products.types,
                 "weights": weights,
                 "settings": settings,
                 "seconds": round(time.monotonic() - began, 1),

@@ -1,4 +1,4 @@
-"""The engine's own matrix products in place of llama.cpp's: native/bf16_matmul.cpp, loaded into this process."""
+"""The engine's own matrix products in place of llama.cpp's: native/own_products.cpp, loaded into this process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-LIBRARY = Path(__file__).with_name("native") / "bf16_matmul.so"
+LIBRARY = Path(__file__).with_name("native") / "own_products.so"
+# Weights for which there are kernels.
+TYPES = ("BF16", "Q4_1")
 
 
 class OwnProducts:
@@ -18,13 +20,13 @@ class OwnProducts:
         """Takes effect where llama.cpp is loaded later: the dynamic linker takes the function that it finds first."""
         self._library = ctypes.CDLL(str(LIBRARY), mode=ctypes.RTLD_GLOBAL) if LIBRARY.is_file() else None
         if self._library:
-            self._library.rustygpt_has_kernel.restype = ctypes.c_bool
+            self._library.rustygpt_has_kernels.restype = ctypes.c_bool
             self._library.rustygpt_products.restype = ctypes.c_int64
 
     @property
-    def can_compute(self) -> bool:
-        """Whether this installation and this processor are such that products are computed here."""
-        return self._library is not None and self._library.rustygpt_has_kernel()
+    def types(self) -> list[str]:
+        """Types of weights whose products are computed here."""
+        return [*TYPES] if self._library and self._library.rustygpt_has_kernels() else []
 
     @property
     def computed(self) -> int:

@@ -145,9 +145,9 @@ def save(tuning: Tuning, file: Path) -> None:
 
 
 def _key(model: Path, weights: str) -> str:
-    """Changes with the model's bytes, the processor, the cores that may be used, the build of llama.cpp, and whether
-    the engine computes products itself."""
-    build = [version("llama-cpp-python"), own_products.can_compute]
+    """Changes with the model's bytes, the processor, the cores that may be used, the build of llama.cpp, and for which
+    weights the engine computes products itself."""
+    build = [version("llama-cpp-python"), own_products.types]
     facts = [VERSION, weights, digest(model), _processor(), usable_cores(), *build]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
