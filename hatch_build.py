@@ -17,21 +17,25 @@ SOURCE, LIBRARY = "own_products.cpp", "own_products.so"
 
 
 class Kernels(BuildHookInterface):
-    """Without a compiler, and elsewhere than on Linux, nothing is compiled, and the engine computes with llama.cpp's
-    own products. The library runs on any processor: what it can use is found when it is loaded."""
+    """Without a compiler that knows them, and elsewhere than on Linux, nothing is compiled, and the engine computes
+    with llama.cpp's own products. The library runs on any processor: what it can use is found when it is loaded."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Puts the library beside its source and into the wheel. Raises CalledProcessError when it does not compile."""
+        """Puts the library beside its source and into the wheel."""
         del version
-        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        library = Path(self.root) / FOLDER / LIBRARY
+        library.unlink(missing_ok=True)
+        compiler = shlex.split(os.environ.get("CXX") or "c++")
         if sys.platform != "linux" or not shutil.which(compiler[0]):
             self.app.display_warning("no C++ compiler, or not Linux: all products are llama.cpp's")
             return
-        folder = Path(self.root) / FOLDER
-        part = folder / f"{LIBRARY}.{os.getpid()}"
         flags = ["-std=c++17", "-O3", "-fvisibility=hidden", "-shared", "-fPIC"]
-        subprocess.run([*compiler, *flags, str(folder / SOURCE), "-o", str(part), "-ldl"], check=True)
-        part.replace(folder / LIBRARY)
+        part = library.with_name(f"{os.getpid()}.so")
+        done = subprocess.run([*compiler, *flags, str(library.with_name(SOURCE)), "-o", str(part), "-ldl"])
+        if done.returncode != 0:
+            self.app.display_warning("the engine's kernels did not compile: all products are llama.cpp's")
+            return
+        part.replace(library)
         build_data["artifacts"].append(str(FOLDER / LIBRARY))
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

@@ -1,8 +1,8 @@
 """Steps with the engine's own matrix products beside the same steps with llama.cpp's, in turns in one process:
 `python -m load.products_bench`.
 
-The weights are the bundled model's, as given (Q4_1) and in BF16. Medians, in milliseconds; the last line is one JSON
-object with how many times as fast the own products make a step of so many answers at once, and a prompt.
+The weights are the bundled model's, as given (Q4_1) and in other formats. Medians, in milliseconds; the last line is
+one JSON object with how many times as fast the own products make a step of so many answers at once, and a prompt.
 """
 
 from __future__ import annotations
@@ -50,20 +50,22 @@ def _measured(runner: Runner) -> dict[str, dict[str, list[float]]]:
 
 def main() -> None:
     """Prints a table for each format, then the ratios as JSON."""
+    if not own_products.types:
+        sys.exit("products_bench: this processor runs none of the kernels: there is nothing to compare")
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "bf16.gguf"
-        requantise(bundled_model_file(), file, FORMATS[0], usable_cores())
-        runners = {"Q4_1": _runner(bundled_model_file()), "BF16": _runner(file)}
+        runners = {"Q4_1": _runner(bundled_model_file())}
+        for wanted in FORMATS:
+            file = Path(folder) / f"{wanted.name}.gguf"
+            requantise(bundled_model_file(), file, wanted, usable_cores())
+            runners[wanted.name] = _runner(file)
     ratios: dict[str, dict[str, float]] = {}
-    for kind in own_products.types:
+    for kind, runner in runners.items():
         print(f"{kind:<16}{'llama.cpp':>10}{'own':>10}{'ratio':>8}")
         ratios[kind] = {}
-        for name, found in _measured(runners[kind]).items():
+        for name, found in _measured(runner).items():
             ratios[kind][name] = round(median(a / b for a, b in zip(found["llama.cpp"], found["own"], strict=True)), 2)
             times = "".join(f"{median(found[side]) * 1000:>10.1f}" for side in ("llama.cpp", "own"))
             print(f"{name:<16}{times}{ratios[kind][name]:>8.2f}")
-    if not ratios:
-        sys.exit("products_bench: this processor runs none of the kernels: there is nothing to compare")
     print(json.dumps(ratios))
 
 

@@ -28,19 +28,24 @@ def quantised(kind: int, weights: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def product(kind: int, weights: NDArray[np.uint8], values: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
     """(n, m): n rows of values with m rows of weights of ggml's type `kind`."""
+    return products(kind, weights[None], values[None], threads)[0]
+
+
+def products(kind: int, weights: NDArray[np.uint8], values: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+    """(count, n, m): as many products, as one operation."""
     base, cpu = _libraries()
-    m, (n, k) = len(weights), values.shape
-    context = base.ggml_init(_InitParams(weights.nbytes + values.nbytes + 8 * n * (m + k) + ROOM, None, False))
+    m, (count, n, k) = weights.shape[1], values.shape
+    context = base.ggml_init(_InitParams(weights.nbytes + values.nbytes + 8 * count * n * (m + k) + ROOM, None, False))
     try:
-        a = base.ggml_new_tensor_2d(context, kind, k, m)
-        b = base.ggml_new_tensor_2d(context, F32, k, n)
+        a = base.ggml_new_tensor_3d(context, kind, k, m, count)
+        b = base.ggml_new_tensor_3d(context, F32, k, n, count)
         ctypes.memmove(base.ggml_get_data(a), weights.ctypes.data, weights.nbytes)
         ctypes.memmove(base.ggml_get_data(b), values.ctypes.data, values.nbytes)
         result = base.ggml_mul_mat(context, a, b)
         graph = base.ggml_new_graph(context)
         base.ggml_build_forward_expand(graph, result)
         assert cpu.ggml_graph_compute_with_ctx(context, graph, threads) == 0
-        found = np.empty((n, m), np.float32)
+        found = np.empty((count, n, m), np.float32)
         ctypes.memmove(found.ctypes.data, base.ggml_get_data(result), found.nbytes)
         return found
     finally:
@@ -53,7 +58,7 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     pointer = ctypes.c_void_p
     for name, arguments in {
         "ggml_init": [_InitParams],
-        "ggml_new_tensor_2d": [pointer, ctypes.c_int, ctypes.c_int64, ctypes.c_int64],
+        "ggml_new_tensor_3d": [pointer, ctypes.c_int, *[ctypes.c_int64] * 3],
         "ggml_get_data": [pointer],
         "ggml_quantize_chunk": [ctypes.c_int, pointer, pointer, *[ctypes.c_int64] * 3, pointer],
         "ggml_mul_mat": [pointer, pointer, pointer],

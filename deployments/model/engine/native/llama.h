@@ -27,4 +27,4 @@ struct llama_functions {
 };
 
 // ggml's numbers of types.
-constexpr int F32 = 0, Q4_1 = 3, BF16 = 30;
+constexpr int F32 = 0, Q4_1 = 3, Q8_0 = 8, BF16 = 30;

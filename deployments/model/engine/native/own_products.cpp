@@ -1,17 +1,21 @@
 // Matrix products in place of llama.cpp's, for processors with AVX-512.
 //
 // A step of an engine with few rows reads all weights once: it can take no less time than that reading, and llama.cpp's
-// products take longer. For BF16 it reads several rows of weights at a time, a pattern that the processor does not
-// recognise, so that reading and computing follow each other; 4-bit weights it unpacks again for each column. Here
-// weights are asked for one line of cache after another, ahead of where they are needed (tiles.h), and unpacked once
-// for all columns (q4_1.h). Each number is summed in the same order, whatever the number of columns: it does not depend
-// on what else is in a step.
+// products take longer. It reads several rows of BF16 weights at a time, a pattern that the processor does not
+// recognise, so that reading and computing follow each other; weights of 4 or 8 bits it unpacks again for each column,
+// or a few. Here weights are asked for one line of cache after another, ahead of where they are needed (tiles.h), and
+// unpacked once for all columns (quantised.h). Each number is summed in the same order, whatever the number of columns:
+// it does not depend on what else is in a step.
 //
 // The library stands in for llama.cpp's `llamafile_sgemm`: loaded before, and for all to see, it is what the dynamic
 // linker finds first.
 
+#include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <type_traits>
 
 #include <dlfcn.h>
 
@@ -19,9 +23,7 @@
 
 #if defined(__x86_64__) && (defined(__clang__) || __GNUC__ >= 10)
 #define HAS_KERNELS 1
-#include <cstring>
 #include <immintrin.h>
-#include <type_traits>
 // Only the kernels use what not every processor has.
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512bf16,f16c"))), apply_to = function)
@@ -30,7 +32,7 @@
 #pragma GCC target("avx512f,avx512bw,avx512bf16,f16c")
 #endif
 #include "bf16.h"
-#include "q4_1.h"
+#include "quantised.h"
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -59,7 +61,10 @@ llama_functions functions_of(const void *caller) {
     void *handle = dladdr(caller, &library) ? dlopen(library.dli_fname, RTLD_NOW | RTLD_NOLOAD) : nullptr;
     const auto find = [handle](const char *name) {
         void *found = handle ? dlsym(handle, name) : nullptr;
-        if (!found) abort();  // another llama.cpp than the pinned one
+        if (!found) {
+            fprintf(stderr, "own_products.so: this llama.cpp has no %s; it was written for the pinned version\n", name);
+            abort();
+        }
         return found;
     };
     return {(sgemm_function *)find("llamafile_sgemm"), (void (*)(threadpool *))find("ggml_barrier"),
@@ -87,22 +92,20 @@ EXPORTED bool llamafile_sgemm(const compute_params *params, int64_t m, int64_t n
                               int c_type) {
     static const llama_functions llama = functions_of(__builtin_return_address(0));
 #ifdef HAS_KERNELS
-    const bool is_own = is_on && c_type == F32;
-    // One column: llama.cpp reads one row of weights after another, which is as fast.
-    const bool is_bf16 = is_own && a_type == BF16 && b_type == BF16 && n > 1 && k % LANES == 0;
-    const bool is_q4_1 = is_own && a_type == Q4_1 && b_type == F32;
-    if ((is_bf16 || is_q4_1) && params->thread == 0) products.fetch_add(1, std::memory_order_relaxed);
-    if (is_bf16) {
-        const bf16_weights weights{(const bf16 *)A, lda};
-        const bf16_values values{(const bf16 *)B, ldb};
-        multiply(llama, *params, m, n, product<bf16_weights, bf16_values>{k, weights, values, (float *)C, ldc});
+    const auto computed = [&](auto weights, auto values, int64_t numbers) {
+        if (params->thread == 0) products.fetch_add(1, std::memory_order_relaxed);
+        product<decltype(weights), decltype(values)> work{numbers, weights, values, (float *)C, ldc};
+        multiply(llama, *params, m, n, work);
         return true;
-    }
-    if (is_q4_1) {
-        const q4_1_weights weights{(const q4_1_weights::block *)A, lda};
+    };
+    if (is_on && c_type == F32) {
+        if (a_type == BF16 && b_type == BF16 && k % LANES == 0)
+            return computed(bf16_weights{(const bf16 *)A, lda}, bf16_values{(const bf16 *)B, ldb}, k);
         const f32_values values{(const float *)B, ldb};
-        multiply(llama, *params, m, n, product<q4_1_weights, f32_values>{k * LANES, weights, values, (float *)C, ldc});
-        return true;
+        if (a_type == Q4_1 && b_type == F32)
+            return computed(quantised_weights<q4_1_block>{(const q4_1_block *)A, lda}, values, k * LANES);
+        if (a_type == Q8_0 && b_type == F32)
+            return computed(quantised_weights<q8_0_block>{(const q8_0_block *)A, lda}, values, k * LANES);
     }
 #endif
     return llama.sgemm(params, m, n, k, A, lda, B, ldb, C, ldc, a_type, b_type, c_type);

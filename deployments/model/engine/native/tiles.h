@@ -2,6 +2,9 @@
 
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include <immintrin.h>
 
 #include "llama.h"
@@ -26,9 +29,10 @@ constexpr int64_t AHEAD = 16384;  // bytes between a line that is needed and the
 // A tile's sums are 16 registers of 32.
 constexpr int ROWS = 4, COLUMNS = 4;
 // Small matrices are divided evenly, each thread reading one piece. The threads share a larger one, or many columns,
-// in parts: one that is held up leaves the rest to the others. Parts with many columns fit into the second cache.
-constexpr int64_t EVEN_BYTES = 8 << 20, EVEN_COLUMNS = 128;
-constexpr int64_t PART_ROWS = 256, PART_ROWS_OF_MANY_COLUMNS = 64, PART_COLUMNS = 128;
+// in parts: one that is held up leaves the rest to the others. The columns of a part fit into the second cache.
+constexpr int64_t EVEN_BYTES = 8 << 20;
+constexpr int64_t PART_ROWS = 256, PART_ROWS_OF_MANY_COLUMNS = 64, PARTS_OF_A_THREAD = 4;
+constexpr int64_t PART_NUMBERS = 1 << 18, LEAST_COLUMNS = 32, MOST_COLUMNS = 128;
 
 // A register whose lane i is the sum of the i-th of 16 registers, but for the order of lanes (`LANE`).
 __attribute__((always_inline)) inline __m512 sums(const __m512 *v) {
@@ -108,17 +112,18 @@ struct product {
         while (row < row_end) row += rows<1>(row, column, column_end, b, last);
     }
 
-    // R rows with all columns. The first tiles ask for the R rows that come AHEAD later, as far as they are this
-    // thread's.
+    // R rows with all columns. The first tiles ask for rows that come later, as far as they are this thread's: for R
+    // lines at each of their steps, each tile for a share.
     template <int R>
     int rows(int64_t row, int64_t column, int64_t column_end, rows_of_bf16 b, const char *last) {
-        const char *next = weights.address(row) + AHEAD;
+        // Not before the last of these rows: their lines are read side by side, those ahead one row after another.
+        const char *next = weights.address(row) + std::max(AHEAD, weights.address(R) - weights.address(0));
         const rows_of_bf16 a = weights.rows(row, R, k, next < last ? next : nullptr);
         const int64_t tiles = (column_end - column + COLUMNS - 1) / COLUMNS;
         const int each = tiles == 1 ? R : tiles < R ? R / 2 : 1;
         for (int left = Weights::ARE_ASKED_FOR && next < last ? R : 0; column < column_end; column += COLUMNS) {
             const int lines = left > 0 ? each : 0;
-            const int64_t columns = column_end - column < COLUMNS ? column_end - column : COLUMNS;
+            const int64_t columns = std::min<int64_t>(column_end - column, COLUMNS);
             tile<R>(int(columns), lines, k, a.first, a.stride, b.first, b.stride, C + column * ldc + row, ldc, next);
             b.first += COLUMNS * b.stride;
             left -= lines;
@@ -131,18 +136,20 @@ struct product {
 // One thread's share of a product of m rows of weights with n columns.
 template <class Product>
 void multiply(const llama_functions &llama, const compute_params &params, int64_t m, int64_t n, Product work) {
-    const bool is_shared = n > EVEN_COLUMNS || work.weights.address(m) - work.weights.address(0) > EVEN_BYTES;
-    const int64_t even = ((m + params.threads - 1) / params.threads + ROWS - 1) / ROWS * ROWS;
-    const int64_t rows = !is_shared ? even : n > EVEN_COLUMNS ? PART_ROWS_OF_MANY_COLUMNS : PART_ROWS;
-    const int64_t down = (m + rows - 1) / rows, across = (n + PART_COLUMNS - 1) / PART_COLUMNS;
+    const int64_t columns = std::clamp(PART_NUMBERS / work.k / COLUMNS * COLUMNS, LEAST_COLUMNS, MOST_COLUMNS);
+    const bool is_shared = n > columns || work.weights.address(m) - work.weights.address(0) > EVEN_BYTES;
+    const auto divided = [m](int64_t parts) { return ((m + parts - 1) / parts + ROWS - 1) / ROWS * ROWS; };
+    const int64_t rows = is_shared ? std::min(n > columns ? PART_ROWS_OF_MANY_COLUMNS : PART_ROWS,
+                                              divided(PARTS_OF_A_THREAD * params.threads))
+                                   : divided(params.threads);
+    const int64_t down = (m + rows - 1) / rows, across = (n + columns - 1) / columns;
     if (is_shared) {
         if (params.thread == 0) llama.chunk_set(params.pool, params.threads);
         llama.barrier(params.pool);
     }
     for (int64_t job = params.thread; job < down * across;) {
-        const int64_t row = job % down * rows, column = job / down * PART_COLUMNS;
-        work.part(row, row + rows < m ? row + rows : m, column,
-                  column + PART_COLUMNS < n ? column + PART_COLUMNS : n);
+        const int64_t row = job % down * rows, column = job / down * columns;
+        work.part(row, std::min(m, row + rows), column, std::min(n, column + columns));
         job = is_shared ? llama.chunk_add(params.pool, 1) : job + params.threads;
     }
     if (is_shared) llama.barrier(params.pool);
