@@ -67,7 +67,7 @@ class Plan:
 FULL = Plan(
     rounds=3, single_rounds=24, shared_rounds=2, shared_concurrencies=(8, 16, 32), session_rounds=2, http_seconds=3.0
 )
-QUICK = Plan(rounds=1, single_rounds=6, shared_rounds=1, shared_concurrencies=(8,), session_rounds=1, http_seconds=1.5)
+QUICK = Plan(rounds=1, single_rounds=4, shared_rounds=1, shared_concurrencies=(8,), session_rounds=1, http_seconds=1.5)
 
 
 class Bench:
@@ -112,7 +112,7 @@ class Bench:
         with ExitStack() as stack:
             clients = self._own | {"rival": await self._rival(stack, concurrency)}
             for client in clients.values():
-                await _wave(client, prompts.short(min(8, concurrency)), 0)
+                await _wave(client, prompts.short(min(2, concurrency)), 0)
             # A wave of one stream takes a second; what else the machine does changes over several.
             for number in range(self._plan.single_rounds if concurrency == 1 else self._plan.rounds):
                 for side in _turned(number):
@@ -139,7 +139,7 @@ class Bench:
         prompts = ChatPrompts(self._tokenize, 77)
         with ExitStack() as stack:
             clients = self._own | {"rival": await self._rival(stack, SLOTS)}
-            await _wave(clients["rival"], prompts.short(8), 0)
+            await _wave(clients["rival"], prompts.short(2), 0)
             for number in range(self._plan.session_rounds):
                 for side in _turned(number):
                     rates[side].append(await session_rate(clients[side], prompts, SAMPLED if number % 2 else GREEDY))
@@ -244,7 +244,7 @@ def main() -> None:
         "--rivals", type=Path, required=True, help="filled by load/build_rivals.sh and load/install_litellm.sh"
     )
     parser.add_argument("--model", type=Path, default=None, help="a .gguf file; the bundled model by default")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: about eight minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: about six minutes")
     parser.add_argument("--concurrency", type=int, nargs="+", choices=CONCURRENCIES, help="only these")
     parser.add_argument("--details", type=Path, default=None, help="a file for all figures as JSON")
     arguments = parser.parse_args()
