@@ -17,7 +17,7 @@ from deployments.model.engine.model_file import load_model
 from deployments.model.engine.vocabulary import Vocabulary
 
 TEXT = Path(__file__).with_name("quality_text.txt")
-# The bound. BF16 and Q8_0 made from Q4_1 diverge by 0.003 and 0.005 nats, Q4_0 by more than 0.1.
+# The bound. BF16 and Q8_0 made from Q4_1 diverge by at most 0.003 and 0.005 nats, Q4_0 by more than 0.1.
 MOST_PERPLEXITY_CHANGE = 0.01
 MOST_DIVERGENCE_NATS = 0.02
 # The text is read in pieces of so many tokens, each without those before it.
