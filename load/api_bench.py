@@ -53,21 +53,37 @@ Body = Callable[[int], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds of each kind, of one stream `single_rounds`; odd ones sample, even ones are greedy."""
+    """Rounds of each kind, of one stream `single_rounds`, of sessions of so many chats; odd ones sample, even ones are
+    greedy."""
 
     rounds: int
     single_rounds: int
     shared_rounds: int
     shared_concurrencies: tuple[int, ...]
     session_rounds: int
+    session_chats: int
     http_seconds: float
     concurrencies: tuple[int, ...] = CONCURRENCIES
 
 
 FULL = Plan(
-    rounds=3, single_rounds=24, shared_rounds=2, shared_concurrencies=(8, 16, 32), session_rounds=2, http_seconds=3.0
+    rounds=3,
+    single_rounds=24,
+    shared_rounds=2,
+    shared_concurrencies=(8, 16, 32),
+    session_rounds=2,
+    session_chats=8,
+    http_seconds=3.0,
 )
-QUICK = Plan(rounds=1, single_rounds=4, shared_rounds=1, shared_concurrencies=(8,), session_rounds=1, http_seconds=1.5)
+QUICK = Plan(
+    rounds=1,
+    single_rounds=4,
+    shared_rounds=1,
+    shared_concurrencies=(8,),
+    session_rounds=1,
+    session_chats=4,
+    http_seconds=1.5,
+)
 
 
 class Bench:
@@ -141,8 +157,10 @@ class Bench:
             clients = self._own | {"rival": await self._rival(stack, SLOTS)}
             await _wave(clients["rival"], prompts.short(2), 0)
             for number in range(self._plan.session_rounds):
+                sampling = SAMPLED if number % 2 else GREEDY
                 for side in _turned(number):
-                    rates[side].append(await session_rate(clients[side], prompts, SAMPLED if number % 2 else GREEDY))
+                    rate = await session_rate(clients[side], prompts, sampling, self._plan.session_chats)
+                    rates[side].append(rate)
         _say(f"sessions: {json.dumps({side: round(median(values), 1) for side, values in rates.items()})}")
         return rates
 
@@ -244,7 +262,7 @@ def main() -> None:
         "--rivals", type=Path, required=True, help="filled by load/build_rivals.sh and load/install_litellm.sh"
     )
     parser.add_argument("--model", type=Path, default=None, help="a .gguf file; the bundled model by default")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: about six minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: about five minutes")
     parser.add_argument("--concurrency", type=int, nargs="+", choices=CONCURRENCIES, help="only these")
     parser.add_argument("--details", type=Path, default=None, help="a file for all figures as JSON")
     arguments = parser.parse_args()

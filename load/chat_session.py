@@ -9,17 +9,17 @@ from typing import Any
 
 from load.chat_client import ChatClient
 from load.chat_workloads import ChatPrompts
-from load.sessions import ANSWER_TOKENS, BRANCHES, QUESTION_TOKENS, SLOTS, SYSTEM_TOKENS, THREADS, TURNS
+from load.sessions import ANSWER_TOKENS, BRANCHES, QUESTION_TOKENS, SLOTS, SYSTEM_TOKENS, TURNS
 
 __all__ = ["SLOTS", "session_rate"]
 
 
-async def session_rate(client: ChatClient, prompts: ChatPrompts, sampling: dict[str, Any]) -> float:
+async def session_rate(client: ChatClient, prompts: ChatPrompts, sampling: dict[str, Any], chats: int) -> float:
     """Output tokens a second over a whole session.
 
-    Eight chats with the same system message run at once. At each of four turns two different questions are asked on the
-    same history, at once; the chat goes on from the first. What the model has answered is stood in for by as much text,
-    so that all sides compute the same prompts.
+    So many chats with the same system message run at once. At each of four turns two different questions are asked on
+    the same history, at once; the chat goes on from the first. What the model has answered is stood in for by as much
+    text, so that all sides compute the same prompts.
     """
     system = prompts.system(SYSTEM_TOKENS)
 
@@ -34,5 +34,5 @@ async def session_rate(client: ChatClient, prompts: ChatPrompts, sampling: dict[
         return tokens
 
     began = time.perf_counter()
-    tokens = sum(await asyncio.gather(*(chat() for _ in range(THREADS))))
+    tokens = sum(await asyncio.gather(*(chat() for _ in range(chats))))
     return tokens / (time.perf_counter() - began)
