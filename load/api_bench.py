@@ -45,6 +45,8 @@ CONCURRENCIES = (1, 8, 16, 32)
 ANSWER_TOKENS = 64
 SEQUENCE_TOKENS = 1024
 CONNECTIONS = 16
+# Short, and many in turns: what else the machine does changes within seconds.
+HTTP_SECONDS = 1.0
 # Limits are on and never reached.
 NO_LIMIT = 10**9
 # What is sent, by the request's number.
@@ -53,8 +55,8 @@ Body = Callable[[int], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds of each kind, of one stream `single_rounds`, of sessions of so many chats; odd ones sample, even ones are
-    greedy."""
+    """Rounds of each kind, of one stream `single_rounds`, of sessions of so many chats, of requests without streams
+    `http_rounds`; odd ones sample, even ones are greedy."""
 
     rounds: int
     single_rounds: int
@@ -62,7 +64,7 @@ class Plan:
     shared_concurrencies: tuple[int, ...]
     session_rounds: int
     session_chats: int
-    http_seconds: float
+    http_rounds: int
     concurrencies: tuple[int, ...] = CONCURRENCIES
 
 
@@ -73,7 +75,7 @@ FULL = Plan(
     shared_concurrencies=(8, 16, 32),
     session_rounds=2,
     session_chats=8,
-    http_seconds=3.0,
+    http_rounds=9,
 )
 QUICK = Plan(
     rounds=1,
@@ -82,7 +84,7 @@ QUICK = Plan(
     shared_concurrencies=(8,),
     session_rounds=1,
     session_chats=4,
-    http_seconds=1.5,
+    http_rounds=5,
 )
 
 
@@ -167,7 +169,7 @@ class Bench:
     async def _rates(self) -> dict[str, list[float]]:
         """Requests per second of GET /v1/models with a key, and of /healthz."""
         found: dict[str, list[float]] = {"/healthz": [], "/v1/models": []}
-        for _ in range(max(2, self._plan.rounds)):
+        for _ in range(self._plan.http_rounds):
             for path, values in found.items():
                 key = self._key if path.startswith("/v1") else None
                 values.append(await self._rate(self._product.url, path, key))
@@ -194,7 +196,7 @@ class Bench:
                 "litellm": (proxy.url, LITELLM_MODEL, LITELLM_KEY),
                 "rival": (rival.url, "rival", None),
             }
-            for number in range(1 + max(2, self._plan.rounds)):
+            for number in range(1 + self._plan.http_rounds):
                 for kind, sides in found.items():
                     for side, (url, model, key) in targets.items():
                         body = _question(model, f"{side} {number}, " if kind == "new" else None)
@@ -205,8 +207,7 @@ class Bench:
         return found
 
     async def _rate(self, url: str, path: str, key: str | None, body: Body | None = None) -> float:
-        seconds = self._plan.http_seconds
-        return await asyncio.to_thread(requests_per_second, url, path, CONNECTIONS, seconds, key=key, body=body)
+        return await asyncio.to_thread(requests_per_second, url, path, CONNECTIONS, HTTP_SECONDS, key=key, body=body)
 
 
 def _question(model: str, mark: str | None) -> Body:
