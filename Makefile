@@ -38,6 +38,7 @@ $(VENV)/.llama: $(VENV)/.created constraints.txt
 $(VENV)/.run: $(VENV)/.llama pyproject.toml constraints.txt hatch_build.py $(wildcard deployments/model/engine/native/*.cpp deployments/model/engine/native/*.h)
 	@echo "Installing the pinned dependencies"
 	@$(PIP) install --quiet -c constraints.txt -e .
+	@[ -f deployments/model/engine/native/own_products.so ] || echo "The engine's own kernels were not compiled (Linux and a C++ compiler only): llama.cpp computes, slower."
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

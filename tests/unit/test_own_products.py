@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,6 @@ from deployments.config import bundled_model_file
 from deployments.model.engine import Engine, EngineOptions, Finish, GenerationRequest
 from deployments.model.engine import own_products as module
 from deployments.model.engine.bindings import own_products
-from deployments.model.engine.own_products import OwnProducts
 from deployments.model.engine.weights import FORMATS, requantise
 from tests.support.ggml import product, products, quantised
 
@@ -121,19 +122,39 @@ def test_a_rows_numbers_do_not_depend_on_its_neighbours(kind: int, n: int, m: in
     np.testing.assert_array_equal(together[-2:], product(kind, weights, values[-2:], 2))
 
 
-def test_without_the_library_llama_cpp_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LIBRARY", module.LIBRARY.with_name("missing.so"))
-    missing = OwnProducts()
-    assert missing.types == []
-    assert missing.computed == 0
-    with missing.switched_off():
-        assert_right(BF16, 64, 8, 64, 1)
+@pytest.mark.parametrize(
+    "change",
+    [
+        "is_file = pathlib.Path.is_file; "
+        "pathlib.Path.is_file = lambda path: path.name != 'own_products.so' and is_file(path)",
+        "metadata.version = lambda name: 'another'",
+    ],
+    ids=["no library", "another llama.cpp"],
+)
+def test_without_the_library_or_with_another_llama_cpp_its_products_are_taken(change: str, tmp_path: Path) -> None:
+    # In a process of its own: what is loaded stays.
+    weights, values, found = quantised(Q4_1, numbers((64, 128), 1)), numbers((8, 128), 1), tmp_path / "found.npy"
+    np.savez(tmp_path / "given.npz", weights=weights, values=values)
+    code = f"""
+import importlib.metadata as metadata, pathlib
+import numpy as np
+{change}
+from deployments.model.engine.bindings import own_products
+from tests.support.ggml import product
+assert (own_products.types, own_products.computed) == ([], 0)
+given = np.load({str(tmp_path / "given.npz")!r})
+np.save({str(found)!r}, product({Q4_1}, given["weights"], given["values"], 2))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    with own_products.switched_off():
+        np.testing.assert_array_equal(np.load(found), product(Q4_1, weights, values, 2))
 
 
 @needs_kernels
-@pytest.mark.skipif("amx_int8" in PROCESSOR, reason="llama.cpp keeps Q4_1 in a layout of its own for AMX")
 @kinds
 async def test_an_engine_uses_them_and_answers_as_with_llama_cpps(kind: int, tmp_path: Path) -> None:
+    if kind != BF16 and "amx_int8" in PROCESSOR:
+        pytest.skip("llama.cpp keeps quantised weights in a layout of its own for AMX")
     file = bundled_model_file()
     if other := {BF16: FORMATS[0], Q8_0: FORMATS[1]}.get(kind):
         file = tmp_path / "other.gguf"
