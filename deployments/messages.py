@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +21,8 @@ class TurnOffer:
 @dataclass(frozen=True)
 class ModelDescription:
     """A Model replica to the Gateway: what it runs and how. `weights` is their format; `measured` says what was tried
-    on its machine, with gains and losses; `engine` has the engine's counters."""
+    on its machine, with gains and losses; `engine` has the engine's counters. `verified` says what it does without on
+    this machine, and why; `tuning` how far the measurement is."""
 
     model_id: str
     name: str
@@ -34,6 +35,10 @@ class ModelDescription:
     hardware: dict[str, Any]
     measured: dict[str, Any]
     engine: dict[str, Any]
+    cpu_variant: str | None = None
+    own_kernels: list[str] = field(default_factory=list)
+    verified: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
 
 
 def model_app(model_id: str) -> str:
@@ -42,3 +47,6 @@ def model_app(model_id: str) -> str:
 
 
 MODEL_DEPLOYMENT = "Model"
+
+CANNOT_RUN = "cannot run on this machine"
+"""How /readyz says that a model's replicas have found no way to run it, and waiting does not help."""

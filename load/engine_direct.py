@@ -20,9 +20,9 @@ from typing import Any, Self
 
 from deployments.config import Model, load_settings
 from deployments.model.engine import Engine, Finish, GenerationRequest
-from deployments.model.loading import load
 from load.client import GOOD_ENDS, LoadError
 from load.figures import Chat
+from load.measured import load_measured
 
 Lanes = list[list[str]]
 
@@ -99,7 +99,7 @@ def main() -> None:
     """Works until its input ends."""
     llm = load_settings().llm
     model = llm.models[llm.default_model]
-    engine = load(llm, model).engine
+    engine = load_measured(llm, model).engine
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(

@@ -182,12 +182,15 @@ class AppendWriter:
         return sum(delta is not None for _, delta in batch)
 
     async def _append(self, arguments: tuple[object, ...]) -> str:
+        is_waiting = False
         # The same batch again after an error: the database ignores deltas whose numbers it has.
         while True:
             try:
                 return await self._database.value("worker_append", *arguments)
             except DatabaseUnavailable:
-                logger.warning("the database cannot be reached; the answers being written wait for it")
+                if not is_waiting:
+                    logger.warning("the database cannot be reached; the answers being written wait for it")
+                is_waiting = True
                 await asyncio.sleep(0.2)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from deployments.model.engine import Engine, EngineStats
+from deployments.model.engine import EngineStats
+from deployments.model.live_engine import LiveEngine
 from deployments.observability import metrics
 
 PERIOD_SECONDS = 1.0
@@ -34,11 +35,14 @@ COUNTERS = (
 )
 
 
-async def report(engine: Engine, model_id: str) -> None:
+async def report(live: LiveEngine, model_id: str) -> None:
     """Until cancelled: sets the gauges and lets the counters grow, once a period."""
     tags = {"model": model_id}
     before: EngineStats | None = None
+    engine = live.current
     while True:
+        if engine is not live.current:
+            engine, before = live.current, None
         now = engine.stats()
         for gauge, name in GAUGES:
             gauge.set(getattr(now, name), tags=tags)

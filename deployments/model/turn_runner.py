@@ -36,6 +36,7 @@ from deployments.model.engine import (
     QueueFull,
     TokenDelta,
 )
+from deployments.model.live_engine import LiveEngine
 from deployments.model.owner import is_dead
 from deployments.model.prompt import attributed, fit
 from deployments.model.titles import write_title
@@ -51,9 +52,11 @@ MOST_WAIT_SECONDS = 1.0
 class TurnRunner:
     """Runs the turns of one replica. `owner` names the replica in the leases."""
 
-    def __init__(self, database: Database, engine: Engine, model_id: str, model: Model, turn: Turn, owner: str) -> None:
+    def __init__(
+        self, database: Database, live: LiveEngine, model_id: str, model: Model, turn: Turn, owner: str
+    ) -> None:
         self._database = database
-        self._engine = engine
+        self._live = live
         self._model_id = model_id
         self._model = model
         self._owner = owner
@@ -85,7 +88,7 @@ class TurnRunner:
 
     async def _sweep(self) -> None:
         while True:
-            room = max(0, 2 * self._engine.options.max_slots - len(self._running))
+            room = max(0, 2 * self._live.current.options.max_slots - len(self._running))
             try:
                 await self._release_the_dead()
                 for claim in await self._claim(room, None):
@@ -115,23 +118,24 @@ class TurnRunner:
     async def _write(self, claim: Claim) -> None:
         turn = self._writer.open(claim)
         try:
-            finish = await self._generate(turn)
-            await self._writer.settle(turn)
-            if not turn.lost:
-                await self._finish(claim, finish)
-                if self._makes_titles and claim.needs_title and finish.reason in ("stop", "length"):
-                    await self._give_title(claim)
+            with self._live.use() as engine:
+                finish = await self._generate(engine, turn)
+                await self._writer.settle(turn)
+                if not turn.lost:
+                    await self._finish(claim, finish)
+                    if self._makes_titles and claim.needs_title and finish.reason in ("stop", "length"):
+                        await self._give_title(engine, claim)
         except Exception:
             # The lease runs out and the turn is tried again, at most five times without getting on.
             logger.exception("turn %s failed", claim.message_id)
         finally:
             self._writer.close(turn)
 
-    async def _generate(self, turn: OpenTurn) -> Finish:
+    async def _generate(self, engine: Engine, turn: OpenTurn) -> Finish:
         claim = turn.claim
         try:
-            request = await self._request(claim)
-            generation = await self._begin(turn, request)
+            request = await self._request(engine, claim)
+            generation = await self._begin(engine, turn, request)
         except PromptTooLong as error:
             if claim.parent_id is None:
                 return Finish("error", error.prompt_tokens, 0, 0, f"The model cannot answer: {error}.")
@@ -153,7 +157,7 @@ class TurnRunner:
         if turn.cancelled:
             generation.cancel()
         # Of conversations, too: without the mark it would not be known afterwards what of the text was thought.
-        opened = asks.opening(self._engine, claim.ask or Ask(), request) if claim.delta_count == 0 else ""
+        opened = asks.opening(engine, claim.ask or Ask(), request) if claim.delta_count == 0 else ""
         if opened:
             self._writer.add(turn, TokenDelta((), opened))
         started, first = time.perf_counter(), True
@@ -163,16 +167,16 @@ class TurnRunner:
             if first:
                 FIRST_TOKEN_SECONDS.observe(time.perf_counter() - started, tags={"model": self._model_id})
                 first = False
-            self._writer.add(turn, item, asks.logprobs_of(self._engine, item.logprobs))
+            self._writer.add(turn, item, asks.logprobs_of(engine, item.logprobs))
         raise AssertionError("a generation ends with a Finish")
 
-    async def _begin(self, turn: OpenTurn, request: GenerationRequest) -> Generation | None:
+    async def _begin(self, engine: Engine, turn: OpenTurn, request: GenerationRequest) -> Generation | None:
         """The generation. A stored answer to /v1 waits for room where there is none: who asked may have gone, trusting
         that it is kept. None: it was stopped meanwhile, or its time is over. Raises EngineError."""
         assert request.deadline is not None
         while True:
             try:
-                return self._engine.generate(request)
+                return engine.generate(request)
             except QueueFull as full:
                 if turn.claim.ask is None:
                     raise
@@ -180,20 +184,20 @@ class TurnRunner:
                     return None
                 await asyncio.sleep(min(MOST_WAIT_SECONDS, full.retry_after_seconds))
 
-    async def _request(self, claim: Claim) -> GenerationRequest:
+    async def _request(self, engine: Engine, claim: Claim) -> GenerationRequest:
         ask = claim.ask or Ask(user=str(claim.conversation_id))
         ask = replace(ask, produced_token_ids=claim.token_ids, seconds=claim.seconds_left)
         if claim.parent_id is not None:
-            ask = await self._of_thread(claim, ask)
-        return await asyncio.to_thread(asks.prepare, self._engine, self._model, ask)
+            ask = await self._of_thread(engine, claim, ask)
+        return await asyncio.to_thread(asks.prepare, engine, self._model, ask)
 
-    async def _of_thread(self, claim: Claim, ask: Ask) -> Ask:
+    async def _of_thread(self, engine: Engine, claim: Claim, ask: Ask) -> Ask:
         """With the history as its prompt, and the conversation's settings for what it leaves open."""
         model, sampling = self._model, ask.sampling
-        room = asks.room_of(self._engine, model, sampling)
+        room = asks.room_of(engine, model, sampling)
         system = model.system_prompt if claim.system_prompt is None else claim.system_prompt
         history = attributed(claim.history)
-        prompt = await asyncio.to_thread(fit, system, history, self._engine.render_chat, room)
+        prompt = await asyncio.to_thread(fit, system, history, engine.render_chat, room)
         if len(prompt) > room:
             raise PromptTooLong(len(prompt), room)
         if sampling.temperature is None:
@@ -201,10 +205,10 @@ class TurnRunner:
         # The messages tell that it is a chat, in which the marks of thinking are shown; the prompt is made of them.
         return replace(ask, messages=tuple(history), token_ids=tuple(prompt), sampling=sampling)
 
-    async def _give_title(self, claim: Claim) -> None:
+    async def _give_title(self, engine: Engine, claim: Claim) -> None:
         # Lost with the replica, if it dies now: then the thread's next answer brings the title.
         with contextlib.suppress(EngineError, DatabaseUnavailable):
-            if title := await write_title(self._engine, attributed(claim.history), str(claim.conversation_id)):
+            if title := await write_title(engine, attributed(claim.history), str(claim.conversation_id)):
                 await self._database.value("worker_set_title", claim.root_id, title)
 
     async def _finish(self, claim: Claim, finish: Finish) -> None:

@@ -13,12 +13,13 @@ from typing import Any, cast
 from db.pool import Database
 from deployments.config import Llm, Model, Turn
 from deployments.model.engine import Engine, Finish, Generation, GenerationRequest
-from deployments.model.loading import load
+from deployments.model.live_engine import LiveEngine
 from deployments.model.prompt import fit
 from deployments.model.turn_runner import TurnRunner
 from load.database.asked_questions import MODEL, Asker
 from load.database.metered import MeteredDatabase
 from load.database.own_postgres import OwnPostgres
+from load.measured import load_measured
 
 CONCURRENCY = 8
 
@@ -58,11 +59,13 @@ class DurableCost:
         self._model = Model(max_tokens=answer_tokens)
         # Measured once a machine, not once a run.
         tuning_folder = str(Path(tempfile.gettempdir()) / "rustygpt-tuning")
-        self._loaded = load(Llm(models={MODEL: self._model}, tuning_folder=tuning_folder), self._model)
+        self._loaded = load_measured(Llm(models={MODEL: self._model}, tuning_folder=tuning_folder), self._model)
         self._engine = cast(Engine, WholeAnswers(self._loaded.engine))
         # A title is an answer of its own, which the plain way does not make.
         turn = Turn(titles=False)
-        self._runner = TurnRunner(cast(Database, self._database), self._engine, MODEL, self._model, turn, "bench")
+        self._runner = TurnRunner(
+            cast(Database, self._database), LiveEngine(self._engine), MODEL, self._model, turn, "bench"
+        )
         self._asked = 0
 
     async def measure(self, rounds: int, report: Callable[[str], None]) -> list[tuple[Wave, Wave]]:

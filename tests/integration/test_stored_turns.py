@@ -18,6 +18,7 @@ from deployments.gateway.v1.stored.store import Place, Store
 from deployments.generation import Ask, Ended, Item, Piece, Sampling
 from deployments.model.engine import Engine, EngineOptions
 from deployments.model.engine.chat_template import ChatTemplate
+from deployments.model.live_engine import LiveEngine
 from deployments.model.turn_runner import TurnRunner
 from tests.integration.conftest import Store as Functions
 from tests.integration.test_stored_tail import all_of, answers_of, gone_silent
@@ -48,7 +49,7 @@ class Replica:
 
     def __init__(self, store: Functions, engine: Engine, name: str) -> None:
         self._store, self._name = store, name
-        self.runner = TurnRunner(store.worker, engine, "default", Model(max_tokens=100), SETTINGS, name)
+        self.runner = TurnRunner(store.worker, LiveEngine(engine), "default", Model(max_tokens=100), SETTINGS, name)
         self._serving = asyncio.create_task(self.runner.serve())
 
     async def die(self) -> None:

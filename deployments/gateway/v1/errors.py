@@ -44,6 +44,8 @@ ANTHROPIC_TYPES = {
 VALIDATION_CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
 SHOWN_FAULTS = 5
 UNAVAILABLE_RETRY_SECONDS = 1.0
+# A model that cannot run on its machine does not run until an operator has done something.
+UNUSABLE_RETRY_SECONDS = 60.0
 
 
 class ApiError(Exception):
@@ -103,6 +105,8 @@ def from_refused(refused: Refused) -> ApiError:
             return _error(400, "invalid_value", refused.message, refused.param)
         case "queue_full":
             return _error(429, "queue_full", refused.message, retry_after_seconds=refused.retry_after_seconds)
+        case "unusable":
+            return _error(503, "model_unusable", refused.message, retry_after_seconds=UNUSABLE_RETRY_SECONDS)
     return _error(500, "generation_failed", refused.message)
 
 
@@ -145,10 +149,10 @@ def refusal(scope: Scope, status: int, code: str, message: str) -> Response:
 
 
 async def unexpected(request: Request, error: Exception) -> Response:
-    """The last resort: logged in full, told in one sentence."""
+    """The last resort: logged with where it arose, told in one sentence."""
     if not is_api(request.scope):
         return await HANDLERS[Exception](request, error)
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    logger.error("a request failed", exc_info=error)
     sentence = "Something went wrong on our side. It has been logged."
     return error_answer(_error(500, "internal_error", sentence), request.scope)
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from deployments.model.engine.own_products import OwnProducts
+from deployments.model.engine import backend
+from deployments.model.engine.backend import own_products
 
-# Before llama.cpp, which whoever imports it gets from here.
-own_products = OwnProducts()
+__all__ = ["llama", "own_products"]
 
 
 class _Library:
-    """llama_cpp's functions and types, loaded at first use: OpenMP's runtime reads when it is loaded how its threads
-    shall wait, and until then that can be chosen (tuning.py)."""
+    """llama_cpp's functions and types, loaded at first use: until then the compiled code can be chosen (backend.py),
+    and how OpenMP's threads wait, which its runtime reads when it is loaded (tuning.py)."""
 
     def __getattr__(self, name: str) -> Any:
-        import llama_cpp.llama_cpp as library
-
-        value = getattr(library, name)
+        value = getattr(backend.load(), name)
         setattr(self, name, value)
         return value
 

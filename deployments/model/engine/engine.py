@@ -42,7 +42,7 @@ class Engine:
     def __init__(self, model_path: Path, options: EngineOptions | None = None) -> None:
         self.options = options = options or EngineOptions()
         with huge_pages(options.huge_pages):
-            self._model = load_model(model_path, options.n_gpu_layers, mapped=not options.huge_pages)
+            self._model = load_model(model_path, options.n_gpu_layers, not options.huge_pages, options.repack)
         self._digest = digest(model_path)
         trained = llama.llama_model_n_ctx_train(self._model)
         self.max_sequence_tokens = min(options.max_sequence_tokens, trained)

@@ -42,7 +42,7 @@ def check_model_file(path: Path) -> None:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """All that a GGUF file says of itself, read without its weights. Raises ModelFileError as `check_model_file`."""
-    _check_magic(path)
+    check_magic(path)
     params = llama.llama_model_default_params()
     params.vocab_only = True
     model = _load(path, params)
@@ -53,18 +53,20 @@ def read_metadata(path: Path) -> dict[str, str]:
         llama.llama_model_free(model)
 
 
-def load_model(path: Path, n_gpu_layers: int, mapped: bool = True) -> ctypes.c_void_p:
+def load_model(path: Path, n_gpu_layers: int, mapped: bool = True, repack: bool = True) -> ctypes.c_void_p:
     """Loads the weights: the file is mapped, so that processes share its memory, or read. Raises ModelFileError with
     llama.cpp's reason."""
-    _check_magic(path)
+    check_magic(path)
     params = llama.llama_model_default_params()
     params.n_gpu_layers = n_gpu_layers
+    params.use_extra_bufts = repack
     if not mapped:
         params.load_mode = llama.LLAMA_LOAD_MODE_NONE
     return _load(path, params)
 
 
-def _check_magic(path: Path) -> None:
+def check_magic(path: Path) -> None:
+    """Raises ModelFileError when `path` is no GGUF file, without loading llama.cpp."""
     if not path.exists():
         raise ModelFileError(f"model file {path} does not exist")
     if not path.is_file():

@@ -20,8 +20,12 @@ class OwnProducts:
     another version, or the processor lacks AVX512_BF16: llama.cpp then computes as ever."""
 
     def __init__(self) -> None:
-        """Takes effect where llama.cpp is loaded later: the dynamic linker takes the function that it finds first."""
-        self._library = _library()
+        self._library: ctypes.CDLL | None = None
+
+    def install(self) -> None:
+        """Puts them in llama.cpp's place. Takes effect where llama.cpp is loaded later: the dynamic linker takes the
+        function that it finds first. Idempotent."""
+        self._library = self._library or _library()
 
     @property
     def types(self) -> list[str]:

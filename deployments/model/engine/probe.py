@@ -1,163 +1,82 @@
-"""Measures how fast a model runs in one way, in a process of its own: threads that wait otherwise need another process,
-and a setting that llama.cpp does not survive ends nothing else.
+"""Measures how fast a model runs, in a process of its own: threads that wait otherwise need another process, and a
+setting that llama.cpp does not survive ends nothing else.
 
-    python -m deployments.model.engine.probe '{"model": "...", "options": {...}, "long": false}'
-
-For each line of its input it measures once and prints a line of JSON: {"prefill": seconds a token, "decode": {"<rows>":
-seconds a step}}; with "long" only {"prefill"}, that of a prompt that needs several batches. Probes that are asked in
-turns see the same moods of a busy machine.
+A task says how to run it: {"model": path, "options": EngineOptions', "long": bool, "rows": [...] or null, "room_bytes":
+what the process may take}. The answer: {"prefill": seconds a token, "decode": {"<rows>": seconds a step}}; with "long"
+only {"prefill"}, that of a prompt that needs several batches. A model stays loaded for the next task that wants it; the
+context is made anew for each, and one model and one context is all that there ever is.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import subprocess
+import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import median
 from typing import Any
 
+import psutil
+
 from deployments.model.engine.batch import Batch
-from deployments.model.engine.bindings import llama
+from deployments.model.engine.bindings import llama, own_products
 from deployments.model.engine.context import open_context
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.huge_pages import huge_pages
+from deployments.model.engine.kv_memory import KvMemory, Snapshot
+from deployments.model.engine.mapped_pages import spared_pages
 from deployments.model.engine.model_file import load_model
 from deployments.model.engine.request import EngineOptions
+from deployments.model.engine.sizes import ModelShape
+from deployments.model.engine.task_process import serve
 
 ROWS = (1, 8, 16)
 PROMPT_TOKENS, ANSWER_TOKENS = 60, 64
 STEPS = 6
 PREFILL_TOKENS, LONG_TOKENS = 120, 1024
-# The last slot is for prompts, the others for answers.
-SIZES: dict[str, Any] = {"max_slots": max(ROWS) + 1, "max_sequence_tokens": 256}
-LONG_SIZES: dict[str, Any] = {"max_slots": 1, "max_sequence_tokens": LONG_TOKENS}
-# Longest wait for a measurement, loading included in the first.
-PROBE_SECONDS = 120.0
-# What the other processes of a busy service take: 40 % of a core, in slices of a millisecond. Ends with who began it.
-COMPETITOR = (
-    "import os, time\nparent = os.getppid()\nwhile os.getppid() == parent:\n    end = time.perf_counter() + 0.001\n"
-    "    while time.perf_counter() < end: pass\n    time.sleep(0.0015)"
-)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a probe measured: seconds a prompt's token, and seconds a step by its rows (none for a long prompt)."""
-
-    prefill: float
-    decode: dict[int, float]
-
-    def tokens_per_second(self, concurrency: int) -> float:
-        """Output tokens a second of so many requests at once, each of 60 tokens of prompt and 64 of answer."""
-        seconds = concurrency * PROMPT_TOKENS * self.prefill + ANSWER_TOKENS * self.decode[concurrency]
-        return concurrency * ANSWER_TOKENS / seconds
-
-    @property
-    def overall(self) -> float:
-        """One figure, the higher the faster."""
-        return geometric_mean(map(self.tokens_per_second, self.decode)) if self.decode else 1 / self.prefill
-
-
-class Probe:
-    """One way to run a model, ready to be measured again and again."""
-
-    def __init__(self, model: Path, options: dict[str, Any], wait_policy: str = "default", long: bool = False) -> None:
-        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-        if wait_policy != "default":
-            environment["OMP_WAIT_POLICY"] = wait_policy
-        sizes = LONG_SIZES if long else SIZES
-        task = json.dumps({"model": str(model), "options": options | sizes, "long": long})
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, task],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            bufsize=1,
-        )
-
-    def measure(self) -> Speed:
-        """Raises EngineError when the model does not run that way here, or too slowly."""
-        asked, answers = self._process.stdin, self._process.stdout
-        assert asked is not None
-        assert answers is not None
-        try:
-            asked.write("\n")
-        except OSError as error:
-            raise EngineError("it does not run that way here") from error
-        ready, _, _ = select.select([answers], [], [], PROBE_SECONDS)
-        if not ready:
-            raise EngineError(f"a measurement took longer than {PROBE_SECONDS:.0f} s")
-        line = answers.readline()
-        if not line:
-            raise EngineError("it does not run that way here")
-        found = json.loads(line)
-        return Speed(found["prefill"], {int(rows): seconds for rows, seconds in found.get("decode", {}).items()})
-
-    def close(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.communicate()
-
-
-@contextmanager
-def competitor(wanted: bool) -> Iterator[None]:
-    """Where `wanted`, somebody else uses the cores meanwhile."""
-    if not wanted:
-        yield
-        return
-    process = subprocess.Popen([sys.executable, "-c", COMPETITOR])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+# llama.cpp gives a sequence no fewer.
+SEQUENCE_TOKENS = 256
+# Buffers that a step computes in, beside the logits: 20 MB for the bundled model, 60 for one of 7 billion weights.
+COMPUTE_BYTES = 64 << 20
 
 
 class Runner:
-    """A model and its context, whose steps are measured: the process's side."""
+    """A model and its context, whose steps are measured. The last slot is for prompts, the others for answers."""
 
-    def __init__(self, path: Path, options: EngineOptions) -> None:
-        with huge_pages(options.huge_pages):
-            model = load_model(path, options.n_gpu_layers, mapped=not options.huge_pages)
+    def __init__(self, path: Path, options: EngineOptions, model: Any = None) -> None:
+        """`model` is the file, where it is loaded already. Raises ModelFileError, EngineError."""
+        model = model or load_weights(path, options)
         self._context = open_context(model, options, options.max_sequence_tokens)
-        self._memory = llama.llama_get_memory(self._context)
+        self._memory = KvMemory(self._context)
         self._batch = Batch(options.n_batch, options.max_slots)
         self._prompt_slot = options.max_slots - 1
-        self._unprompted = list(range(self._prompt_slot))
-
-    def long_prompt(self) -> dict[str, Any]:
-        """Seconds a token of a prompt that needs several batches."""
-        return {"prefill": self.prefill(LONG_TOKENS)}
-
-    def answers(self) -> dict[str, Any]:
-        """Seconds a token of a prompt, seconds of steps of so many answers at once, whose prompts stay."""
-        return {"prefill": self.prefill(PREFILL_TOKENS), "decode": {rows: self.decode(rows) for rows in ROWS}}
+        self._prompt: Snapshot | None = None
+        self._prompted: set[int] = set()
 
     def prefill(self, tokens: int) -> float:
         """Seconds a token of a prompt of so many."""
-        llama.llama_memory_seq_rm(self._memory, self._prompt_slot, -1, -1)
+        self._memory.cut(self._prompt_slot, 0)
         began = time.perf_counter()
         for start in range(0, tokens, self._batch.capacity):
             self._rows([self._prompt_slot], min(tokens - start, self._batch.capacity), start)
         return (time.perf_counter() - began) / tokens
 
     def decode(self, rows: int) -> float:
-        """Seconds a step of so many answers at once, fewer than there are slots."""
-        while self._unprompted:
-            self._rows([self._unprompted.pop()], PROMPT_TOKENS, 0)
+        """Seconds a step of so many answers at once, fewer than there are slots. Their prompts stay."""
         slots = list(range(rows))
         for slot in slots:
-            llama.llama_memory_seq_rm(self._memory, slot, PROMPT_TOKENS, -1)
+            self._put_prompt(slot)
         return median(self._rows(slots, 1, PROMPT_TOKENS + number) for number in range(STEPS))
+
+    def _put_prompt(self, slot: int) -> None:
+        """Computed once: the other slots get copies, with cells of their own."""
+        if slot in self._prompted and self._memory.cut(slot, PROMPT_TOKENS) == PROMPT_TOKENS:
+            return
+        if self._prompt is None or not self._memory.restore(slot, self._prompt):
+            self._memory.cut(slot, 0)
+            self._rows([slot], PROMPT_TOKENS, 0)
+            self._prompt = self._prompt or self._memory.snapshot(slot, ())
+        self._prompted.add(slot)
 
     def _rows(self, slots: list[int], tokens: int, start: int) -> float:
         """Computes so many tokens of each slot; returns the seconds."""
@@ -170,14 +89,86 @@ class Runner:
         llama.llama_synchronize(self._context)
         return time.perf_counter() - began
 
+    def close(self) -> None:
+        """Frees the context."""
+        llama.llama_free(self._context)
+
+
+def load_weights(path: Path, options: EngineOptions) -> Any:
+    """As the engine loads them, without a second copy of what it maps. Raises ModelFileError."""
+    with spared_pages(path), huge_pages(options.huge_pages):
+        return load_model(path, options.n_gpu_layers, not options.huge_pages, options.repack)
+
+
+class Probe:
+    """The process's side: does tasks."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._loaded: tuple[Any, ...] = ()
+
+    def do(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Raises ModelFileError, EngineError."""
+        path, rows = Path(task["model"]), task["rows"]
+        shape = None if rows else ModelShape.read(path)
+        plain = EngineOptions(**task["options"])
+        self._load(path, plain)
+        if shape:
+            rows = _fitting_rows(shape, self._vocabulary_size, task["room_bytes"])
+        slots, tokens = (1, LONG_TOKENS) if task["long"] else (max(rows) + 1, SEQUENCE_TOKENS)
+        sizes = {"max_slots": slots, "max_sequence_tokens": tokens, "draft_tokens": 0}
+        runner = Runner(path, EngineOptions(**task["options"] | sizes), self._model)
+        try:
+            answer = _long_prompt(runner) if task["long"] else _answers(runner, rows)
+        finally:
+            runner.close()
+        return answer | ({"facts": self._facts(rows)} if shape else {})
+
+    def _load(self, path: Path, options: EngineOptions) -> None:
+        wanted = (path, options.n_gpu_layers, options.huge_pages, options.repack)
+        if self._loaded == wanted:
+            return
+        if self._model:
+            llama.llama_model_free(self._model)
+        self._model, self._loaded = None, ()
+        self._model = load_weights(path, options)
+        self._loaded = wanted
+
+    @property
+    def _vocabulary_size(self) -> int:
+        return llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(self._model))
+
+    def _facts(self, rows: list[int]) -> dict[str, Any]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return {
+            "rows": rows,
+            "weights": llama.llama_model_n_params(self._model),
+            "own_products": own_products.types,
+            "peak_bytes": peak,
+        }
+
+
+def _fitting_rows(shape: ModelShape, vocabulary: int, room_bytes: int) -> list[int]:
+    """As many answers at once as there is room for beside the loaded model; one at least."""
+    left = room_bytes - psutil.Process().memory_info().rss - COMPUTE_BYTES
+    # Logits are there twice: where they are computed, and where they are read.
+    each = shape.kv_token_bytes * SEQUENCE_TOKENS + 2 * 4 * vocabulary
+    return [rows for rows in ROWS if rows == 1 or (rows + 1) * each <= left]
+
+
+def _long_prompt(runner: Runner) -> dict[str, Any]:
+    runner.prefill(PROMPT_TOKENS)  # a context's first step finds no memory in place
+    return {"prefill": runner.prefill(LONG_TOKENS)}
+
+
+def _answers(runner: Runner, rows: list[int]) -> dict[str, Any]:
+    decode = {number: runner.decode(number) for number in rows}
+    return {"prefill": runner.prefill(PREFILL_TOKENS), "decode": decode}
+
 
 def main() -> None:
     """The process's side: until its input ends."""
-    task = json.loads(sys.argv[1])
-    runner = Runner(Path(task["model"]), EngineOptions(**task["options"]))
-    measure: Callable[[], dict[str, Any]] = runner.long_prompt if task["long"] else runner.answers
-    for _ in sys.stdin:
-        print(json.dumps(measure()), flush=True)
+    serve(Probe().do)
 
 
 if __name__ == "__main__":

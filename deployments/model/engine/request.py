@@ -21,7 +21,8 @@ BURST_BATCHES = 4
 class EngineOptions:
     """How an engine runs. The KV memory holds `max_slots` times `max_sequence_tokens` tokens. A step has at most
     `n_batch` tokens of a prompt, and of several at most BURST_BATCHES times as many, computed `n_ubatch` at a time.
-    With `huge_pages`, weights are this process's own memory instead of the mapped file's."""
+    With `huge_pages`, weights are this process's own memory instead of the mapped file's. With `repack`, llama.cpp may
+    copy weights into a layout that the processor's kernels (AMX among them) read faster."""
 
     max_slots: int = 16
     max_sequence_tokens: int = 4096
@@ -30,6 +31,7 @@ class EngineOptions:
     kv_unified: bool = False
     flash_attention: bool = True
     huge_pages: bool = False
+    repack: bool = True
     max_queue: int = 256
     n_threads: int = field(default_factory=usable_cores)
     n_gpu_layers: int = 0

@@ -1,40 +1,37 @@
-"""How to run a model on this machine: measured once (autotune.py), kept on disk, found again by the model, the
-processor and the build."""
+"""How to run a model on this machine: measured (autotune.py), kept on disk, found again by the model, the machine and
+what runs on it (machine_key.py)."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import logging
 import os
-import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from deployments.model.engine.bindings import own_products
-from deployments.model.engine.hardware import usable_cores
-from deployments.model.engine.model_file import digest
+from deployments.model.engine.machine_key import machine_key
+from deployments.model.engine.model_file import check_magic, digest
+from deployments.model.engine.progress import Progress
 from deployments.model.engine.request import EngineOptions
 
 logger = logging.getLogger(__name__)
 
-VERSION = 4
-AUTOTUNE_SECONDS = 1800.0
+VERSION = 5
 GIVEN = "as given"
 
 
 @dataclass(frozen=True)
 class Tuning:
     """What was chosen; None: what the engine takes otherwise, for `weights` the given file. `measured` says what was
-    tried, with gains and losses."""
+    tried, with gains and losses, or the `fault` for which nothing was."""
 
     format: str = GIVEN
     weights: Path | None = None
@@ -46,6 +43,16 @@ class Tuning:
     flash_attention: bool = True
     huge_pages: bool = False
     measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_provisional(self) -> bool:
+        """Whether the model is to be measured again: other processes kept the cores busy, or it could not be done."""
+        return self.is_fault or bool(self.measured.get("loaded"))
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether nothing was measured: the model runs as it is."""
+        return "fault" in self.measured
 
     def prepare_process(self) -> None:
         """Sets how threads wait. Without effect once this process has loaded llama.cpp."""
@@ -70,17 +77,19 @@ class Tuning:
 
 
 class Tunings:
-    """A folder with a file for each model, machine and build, and with the weights that were made."""
+    """A folder with a record for each model and machine, and with the weights that were made. `choices` are those that
+    were verified for this machine, as autotune.py takes them: with others, other measurements hold."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, choices: Mapping[str, Any] | None = None) -> None:
         self._folder = folder
+        self._choices = dict(choices or {})
 
     def find(self, model: Path, weights: str) -> Tuning | None:
-        """What was measured before, or None. `weights` is "auto" or "as_is"."""
+        """What was measured before, a fault among it (`is_provisional`), or None. `weights` is "auto" or "as_is".
+        Raises ModelFileError when `model` is no model's file."""
+        file = self.record(model, weights)
         try:
-            found = json.loads(self._file(model, weights).read_text())
-            made = found.pop("weights")
-            tuning = Tuning(weights=Path(made) if made else None, **found)
+            tuning = load(file)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -88,74 +97,101 @@ class Tunings:
             return None
         return None if tuning.weights and not tuning.weights.is_file() else tuning
 
-    def obtain(self, model: Path, weights: str) -> Tuning:
-        """What was measured before, else measures now, which takes about a minute for a small model. One process of
-        the machine measures at a time. When it cannot be done, the log says why, `measured` has the `fault`, the model
-        runs as it is, and that is kept as well: it would be no other the next time."""
-        # Not behind another model's measurement, where there is nothing to measure.
-        if found := self.find(model, weights):
+    def record(self, model: Path, weights: str) -> Path:
+        """The file of its measurement, which may not be there yet. Raises ModelFileError."""
+        check_magic(model)
+        return self._folder / f"{model.stem[:40]}-{self._key(model, weights)}.json"
+
+    def command(self, model: Path, weights: str) -> list[str]:
+        """What measures it and writes the record, a process that may be stopped and continued with its group. Raises
+        ModelFileError."""
+        module, record = "deployments.model.engine.autotune", self.record(model, weights)
+        return [sys.executable, "-m", module, str(model), str(record), weights, json.dumps(self._choices)]
+
+    def obtain(self, model: Path, weights: str, on_progress: Callable[[Progress], None] | None = None) -> Tuning:
+        """What was measured before, on a loaded machine too, else measures now, which takes minutes. One process of
+        the machine measures at a time: the others report that they wait. When it cannot be done, the log says why,
+        `measured` has the `fault`, and the model runs as it is; the next call tries again. Raises ModelFileError."""
+        found = self.find(model, weights)
+        if found and not found.is_fault:
             return found
         try:
-            with self._alone():
-                return self.find(model, weights) or self._measure(model, weights)
+            return self._measured(model, weights, on_progress or (lambda _progress: None))
         except OSError as error:
             logger.warning("measurements cannot be kept in %s: %s; %s runs as it is", self._folder, error, model)
             return Tuning(measured={"fault": str(error)})
 
-    def _measure(self, model: Path, weights: str) -> Tuning:
-        file = self._file(model, weights)
-        logger.info("measuring how this machine runs %s best: once, about a minute for a small model", model.name)
-        command = [sys.executable, "-m", "deployments.model.engine.autotune", str(model), str(file), weights]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=AUTOTUNE_SECONDS)
-        except subprocess.SubprocessError as error:
-            return self._give_up(model, file, error)
+    def _measured(self, model: Path, weights: str, on_progress: Callable[[Progress], None]) -> Tuning:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        logger.info("measuring how this machine runs %s best: once, two to three minutes for a small model", model.name)
+        with tempfile.TemporaryFile("w+") as errors:
+            with subprocess.Popen(
+                self.command(model, weights), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    with contextlib.suppress(ValueError, TypeError):
+                        on_progress(Progress.parse(line))
+            errors.seek(0)
+            said = errors.read().strip().splitlines()
+        if process.returncode != 0:
+            keep_fault(self.record(model, weights), said[-1] if said else f"it ended with {process.returncode}")
         tuning = self.find(model, weights)
         if tuning is None:
-            raise OSError(f"{file} was not written")
-        logger.info("%s runs with weights %s: %s", model.name, tuning.format, json.dumps(tuning.measured))
+            raise OSError(f"{self.record(model, weights)} was not written")
+        if tuning.is_fault:
+            fault = tuning.measured["fault"]
+            logger.warning("%s could not be measured and runs as it is: %s; the next start tries again", model, fault)
+        else:
+            logger.info("%s runs with weights %s: %s", model.name, tuning.format, json.dumps(tuning.measured))
         return tuning
 
-    def _give_up(self, model: Path, file: Path, error: subprocess.SubprocessError) -> Tuning:
-        for left in self._folder.glob(f"{file.stem}-*"):
-            left.unlink()
-        lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        fault = lines[-1] if lines else type(error).__name__
-        logger.warning("%s could not be measured and runs as it is: %s; delete %s to try again", model, fault, file)
-        tuning = Tuning(measured={"fault": fault})
-        save(tuning, file)
-        return tuning
-
-    def _file(self, model: Path, weights: str) -> Path:
-        return self._folder / f"{model.stem[:40]}-{_key(model, weights)}.json"
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _key(self, model: Path, weights: str) -> str:
+        """Changes with the model's bytes, the machine, the compiled code and the choices."""
+        facts = [VERSION, weights, digest(model), machine_key(), self._choices]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def save(tuning: Tuning, file: Path) -> None:
+def load(record: Path) -> Tuning:
+    """Raises OSError, ValueError, TypeError, KeyError."""
+    found = json.loads(record.read_text())
+    made = found.pop("weights")
+    return Tuning(weights=Path(made) if made else None, **found)
+
+
+def save(tuning: Tuning, record: Path) -> None:
     """As a whole or not at all. Raises OSError."""
-    part = file.with_suffix(".part")
+    part = record.with_suffix(".part")
     part.write_text(json.dumps(dataclasses.asdict(tuning), default=str, indent=1))
-    part.replace(file)
+    part.replace(record)
 
 
-def _key(model: Path, weights: str) -> str:
-    """Changes with the model's bytes, the processor, the cores that may be used, the build of llama.cpp, and for which
-    weights the engine computes products itself."""
-    build = [version("llama-cpp-python"), own_products.types]
-    facts = [VERSION, weights, digest(model), _processor(), usable_cores(), *build]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+def keep_fault(record: Path, fault: str) -> None:
+    """Says in the record why nothing was measured. An earlier measurement stays. Raises OSError."""
+    if not holds_measurement(record):
+        save(Tuning(measured={"fault": fault}), record)
+        remove_versions(record)
 
 
-def _processor() -> str:
+def holds_measurement(record: Path) -> bool:
+    """Whether the record is one that a model can be run by."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    # Its name, and what it can compute.
-    return " ".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+        return not load(record).is_fault
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def written(record: Path) -> int | None:
+    """When the record was written, in nanoseconds; None where there is none."""
+    try:
+        return record.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def remove_versions(record: Path) -> None:
+    """Removes versions of the model that the record does not choose, and what was left half written."""
+    chosen = load(record).weights
+    for file in record.parent.glob(f"{record.stem}-*.gguf*"):
+        if file != chosen:
+            file.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""The same model in another number format, for which this processor has fast kernels."""
+"""The same model in another number format, for which this processor has fast kernels.
+
+python -m deployments.model.engine.weights    # tasks on its input: {"model": path, "file": path, "format": name, ...}
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,16 @@ import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deployments.model.engine.bindings import llama
 from deployments.model.engine.errors import EngineError
-from deployments.model.engine.model_file import last_errors, load_model
+from deployments.model.engine.model_file import check_model_file, last_errors
+from deployments.model.engine.task_process import serve
+
+# Rows of a tensor that are converted at once. llama.cpp takes 8 GiB: for tensors of many rows that is more than the
+# model.
+SLAB_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -26,11 +35,14 @@ FORMATS = (WeightFormat("BF16", 32, 2.0), WeightFormat("Q8_0", 7, 34 / 32))
 
 
 def requantise(source: Path, target: Path, wanted: WeightFormat, threads: int) -> None:
-    """Writes `source` in the wanted format, as a whole or not at all. Raises EngineError, OSError."""
+    """Writes `source` in the wanted format, as a whole or not at all. Takes the memory of `source`, which is mapped,
+    and SLAB_BYTES. Raises ModelFileError, EngineError, OSError."""
+    check_model_file(source)
     params = llama.llama_model_quantize_default_params()
     params.ftype = wanted.file_type
     params.allow_requantize = True
     params.nthread = threads
+    params.max_buf_size = SLAB_BYTES
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     last_errors.clear()
     try:
@@ -41,10 +53,11 @@ def requantise(source: Path, target: Path, wanted: WeightFormat, threads: int) -
         part.unlink(missing_ok=True)
 
 
-def weight_count(path: Path) -> int:
-    """Number of weights in a model. Raises ModelFileError."""
-    model = load_model(path, 0)
-    try:
-        return llama.llama_model_n_params(model)
-    finally:
-        llama.llama_model_free(model)
+def _do(task: dict[str, Any]) -> dict[str, Any]:
+    wanted = next(form for form in FORMATS if form.name == task["format"])
+    requantise(Path(task["model"]), Path(task["file"]), wanted, task["threads"])
+    return {}
+
+
+if __name__ == "__main__":
+    serve(_do)
