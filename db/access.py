@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,10 +24,11 @@ class TimerSettings:
 @dataclass(frozen=True)
 class Access:
     """Where the database is: at `url`, or embedded in `folder` of the one machine; how a replica uses it; and how the
-    access actor keeps it."""
+    access actor keeps it. `prepare_actor` runs first in the actor's process: it sets up its logs."""
 
     url: str | None = field(repr=False)
     folder: Path
     connections_per_replica: int
     statement_timeout_seconds: float
     timers: TimerSettings
+    prepare_actor: Callable[[], None] = field(repr=False)

@@ -37,6 +37,7 @@ class PostgresAccess:
     server outlived an earlier actor) and keeps running. Does the periodic work."""
 
     def __init__(self, access: Access) -> None:
+        access.prepare_actor()
         self._access = access
         self._url = access.url
         self._embedded = None if access.url else EmbeddedPostgres(access.folder)

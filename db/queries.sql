@@ -32,6 +32,8 @@ select rustygpt.api_find_key($1)
 select rustygpt.api_sync_keys($1, $2, $3, $4, $5, $6, $7)
 -- name: served_models
 select rustygpt.api_served_models($1)
+-- name: model_readiness
+select rustygpt.api_model_readiness($1)
 -- name: create_conversation
 select rustygpt.api_create_conversation($1, $2, $3, $4, $5)
 -- name: list_conversations
@@ -140,6 +142,10 @@ select rustygpt.worker_append($1, $2, $3, $4, $5, $6)
 select rustygpt.worker_finish($1, $2, $3, $4, $5)
 -- name: worker_set_title
 select rustygpt.worker_set_title($1, $2)
+-- name: worker_announce
+select rustygpt.worker_announce($1, $2, $3, $4)
+-- name: worker_depart
+select rustygpt.worker_depart($1, $2)
 
 -- name: worker_age_presence
 select rustygpt.worker_age_presence($1, $2, $3)

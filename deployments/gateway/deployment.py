@@ -10,7 +10,7 @@ from deployments.config import Settings, database_access
 from deployments.gateway.app import build_app
 from deployments.gateway.services import Services
 from deployments.loopback import keep_replica_on_loopback
-from deployments.observability.logs import configure_logs
+from deployments.observability.logs import configure_logs, failure_logged
 
 
 @serve.deployment(name="Gateway")
@@ -18,8 +18,9 @@ from deployments.observability.logs import configure_logs
 class GatewayDeployment:
     """Any number of replicas; none keeps anything that another needs."""
 
+    @failure_logged("the replica cannot start")
     async def __init__(self, settings: Settings) -> None:
-        configure_logs(settings.logging)
+        configure_logs(settings.logging, "Gateway")
         keep_replica_on_loopback()
         database = await connect_database(database_access(settings), "app")
         self._services = Services.build(settings, database)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Mapping
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.gateway.v1.callers import LIMIT_HEADERS
 from deployments.gateway.v1.errors import refusal, unexpected
 from deployments.observability.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from deployments.observability.request_context import SERVED, method, path_template
+
+logger = logging.getLogger(__name__)
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -34,8 +37,7 @@ class RequestEnvelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        # Serve gives each request an id (the client's, if it sent one) and returns it in the answer.
-        structlog.contextvars.bind_contextvars(request_id=Headers(scope=scope).get("x-request-id", ""))
+        served = SERVED.set(scope)
         started = time.perf_counter()
         status = 500
 
@@ -54,27 +56,18 @@ class RequestEnvelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception as error:  # noqa: BLE001 the last resort: whatever happened is logged and answered
-            # Starlette raises again what it has answered with 500; here it is answered, once.
+        except Exception as error:
             if status == 500:
                 answer = await unexpected(Request(scope), error)
                 await answer(scope, receive, send_with_headers)
+            else:
+                # The server ends the connection, since the answer is not complete.
+                logger.error("an answer was broken off", exc_info=error)
         finally:
-            structlog.contextvars.unbind_contextvars("request_id")
-            tags = {"method": _method(scope), "path": _template(scope), "status": str(status)}
+            SERVED.reset(served)
+            tags = {"method": method(scope), "path": path_template(scope), "status": str(status)}
             HTTP_REQUESTS.inc(tags=tags)
             HTTP_SECONDS.observe(time.perf_counter() - started, tags=tags)
-
-
-def _method(scope: Scope) -> str:
-    known = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-    return scope["method"] if scope["method"] in known else "other"
-
-
-def _template(scope: Scope) -> str:
-    """Path of the route, not of the request: a label must not grow with the data."""
-    route = scope.get("route")
-    return getattr(route, "path", None) or "other"
 
 
 class BodyTooLarge(Exception):

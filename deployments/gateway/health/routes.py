@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from ray import serve
 
-from db.errors import DatabaseUnavailable
-from deployments.gateway.services import Services, ServicesOf
-from deployments.messages import model_app
+from deployments.gateway.health import readiness
+from deployments.gateway.services import ServicesOf
 from deployments.observability.exposition import collect
 
 router = APIRouter(tags=["Health"])
@@ -24,7 +20,7 @@ class Healthy(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether questions can be answered, and if not, what is missing."""
+    """Whether questions can be answered, and if not, what is missing and why, a sentence each."""
 
     ready: bool
     missing: list[str] = []
@@ -38,28 +34,11 @@ async def healthz() -> Response:
 
 @router.get("/readyz", response_model=Ready)
 async def readyz(services: ServicesOf) -> Response:
-    """Ready when the database and every model are."""
-    missing = [*await _database(services), *await asyncio.to_thread(_models, services)]
+    """Ready when the database answers and each model has a replica that has said within 3 s that it computes right."""
+    missing = await readiness.missing(services.database, list(services.settings.llm.models))
     if missing:
         return JSONResponse({"ready": False, "missing": missing}, 503, {"Retry-After": "1"})
     return JSONResponse({"ready": True})
-
-
-async def _database(services: Services) -> list[str]:
-    try:
-        await services.database.value("ping")
-    except DatabaseUnavailable:
-        return ["database"]
-    return []
-
-
-def _models(services: Services) -> list[str]:
-    applications = serve.status().applications
-    return [
-        f"model {model_id}"
-        for model_id in services.settings.llm.models
-        if getattr(applications.get(model_app(model_id)), "status", None) != "RUNNING"
-    ]
 
 
 @router.get("/metrics", response_class=Response)

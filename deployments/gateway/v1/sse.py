@@ -44,7 +44,7 @@ class EventStream(Response):
         self._heartbeat_seconds = heartbeat_seconds
         self._written_at = time.monotonic()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 as ASGI has it
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         writing = asyncio.create_task(self._write(send))
         beside = [asyncio.create_task(_disconnected(receive, writing)), asyncio.create_task(self._ping(send))]
@@ -55,7 +55,7 @@ class EventStream(Response):
                 task.cancel()
             await asyncio.wait({writing, *beside})
         if not writing.cancelled() and (error := writing.exception()):
-            logger.error("%s was broken off", scope["path"], exc_info=error)
+            logger.error("an answer was broken off", exc_info=error)
 
     async def _write(self, send: Send) -> None:
         async with aclosing(self._writes) as writes:

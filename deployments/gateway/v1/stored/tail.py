@@ -146,12 +146,15 @@ class Tail:
             PAGE_DELTAS,
             PAGE_BYTES,
         )
+        is_waiting = False
         while True:
             try:
                 rows = await self._database.rows("stream_read_answers", *arguments)
                 break
             except DatabaseUnavailable:
-                logger.warning("the database cannot be reached; stored answers wait for it")
+                if not is_waiting:
+                    logger.warning("the database cannot be reached; stored answers wait for it")
+                is_waiting = True
                 await asyncio.sleep(RETRY_SECONDS)
         deltas: list[list[Delta]] = [[] for _ in readers]
         pages: list[Page | None] = [None] * len(readers)
