@@ -11,27 +11,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LLAMA := $(shell grep -i '^llama.cpp.python==' constraints.txt)
-# The vision library of llama.cpp is not used: leaving it out shortens the compilation.
-export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 
-CODE := cli db deployments load k8s tests hatch_build.py
+CODE := cli db deployments load k8s tools tests hatch_build.py
+# Installs the missing programs of the system, or says what to type. SYSTEM_PACKAGES=no: installs none.
+SYSTEM := sh tools/system_packages.sh
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 $(VENV)/.created:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(SYSTEM) run
 	@echo "Creating the environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# Compiled once for this machine's processor; pip keeps the result in its cache.
-$(VENV)/.llama: $(VENV)/.created constraints.txt
-	@echo "Installing $(LLAMA): it is compiled for this machine, once, which takes about ten minutes on two cores."
-	@$(PIP) install -v --no-deps "$(LLAMA)" 2>&1 | tee $(VENV)/llama.log \
-	  | awk '{ if (match($$0, /\[[0-9]+\/[0-9]+\]/)) { printf "\r  compiling %s   ", substr($$0, RSTART, RLENGTH); fflush(); seen = 1 } } END { if (seen) print "" }' \
-	  || { tail -30 $(VENV)/llama.log; echo "Compiling llama-cpp-python failed: a C/C++ compiler is needed (g++ or clang)."; exit 1; }
+# Compiled once for this machine's processor; the wheel is kept in the user's cache.
+$(VENV)/.llama: $(VENV)/.created constraints.txt $(wildcard tools/*llama* tools/amx_tile_config.h)
+	@$(SYSTEM) compiler
+	@echo "Installing $(LLAMA): it is compiled for this machine, once, which takes two to three minutes on two cores."
+	@$(BIN)/python tools/build_llama.py "$(LLAMA)" $(VENV)/wheels
+	@$(PIP) install --quiet --no-deps --force-reinstall $(VENV)/wheels/llama_cpp_python-*.whl
 	@touch $@
 
 # The package's own kernels are compiled with it, in seconds.
@@ -46,7 +45,7 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-.PHONY: help setup run chat test check fmt bench products-bench engine-bench api-bench routing-bench profile-api append-bench history-bench fanout-bench idle-readers chaos load clean
+.PHONY: help setup run chat test check fmt bench products-bench engine-bench api-bench routing-bench profile-api append-bench history-bench fanout-bench idle-readers start-bench wheels chaos load clean
 
 setup: $(VENV)/.run ## creates the environment
 
@@ -56,9 +55,10 @@ run: $(VENV)/.run ## serves the product until Ctrl-C; PORT=8000
 chat: $(VENV)/.run ## talks with the model in this terminal
 	@exec $(BIN)/rustygpt chat
 
-test: $(VENV)/.dev ## runs the tests; ARGS="-k name" chooses some
-	@for tool in chromium prometheus promtool; do command -v $$tool >/dev/null || missing="$${missing:-} $$tool"; done; \
-	  [ -z "$${missing:-}" ] || echo "Not found:$$missing. The tests that need them will fail; on Debian: apt-get install chromium prometheus"
+# The programs of the system come first: nothing else has been done when one cannot be had.
+test: ## runs the tests; ARGS="-k name" chooses some
+	@$(SYSTEM) $(if $(wildcard $(VENV)/.created),,run) test
+	@$(MAKE) --no-print-directory $(VENV)/.dev
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev ## format, lint, types, import rules
@@ -101,7 +101,15 @@ fanout-bench: $(VENV)/.dev ## measures event streams to many readers beside ngin
 idle-readers: $(VENV)/.dev ## measures what waiting readers cost, and how soon a reader beside them has an event; ARGS=--quick
 	@$(BIN)/python -m load.idle_readers $(ARGS)
 
+start-bench: $(VENV)/.dev ## measures from git clone to the first token, and from make run; ARGS=--warm-only
+	@$(BIN)/python -m load.start_bench $(ARGS)
+
+wheels: $(VENV)/.created ## builds wheels into dist/ that run on any x86-64 processor
+	@$(BIN)/python tools/build_llama.py "$(LLAMA)" dist all
+	@$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+
 chaos: $(VENV)/.dev ## kills and stops every part of the product while people use it, and checks what they saw; QUICK=1: once each
+	@$(SYSTEM) postgresql
 	@$(BIN)/python -m tests.chaos $(if $(QUICK),--quick) $(ARGS)
 
 load: $(VENV)/.dev ## Locust against a running service; HOST=http://127.0.0.1:8000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
@@ -282,6 +283,9 @@ class Settings(BaseSettings):
 
 def database_access(settings: Settings) -> Access:
     """What a replica, and the access actor, need to reach the database and keep it."""
+    # Here, since it reads this module's settings.
+    from deployments.observability.logs import configure_logs
+
     db = settings.db
     return Access(
         url=db.url.get_secret_value() if db.url else None,
@@ -297,6 +301,7 @@ def database_access(settings: Settings) -> Access:
             prune_batch_size=settings.retention.prune_batch_size,
             stored_days=settings.api.stored_days,
         ),
+        prepare_actor=functools.partial(configure_logs, settings.logging, "PostgresAccess"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import logging
 import math
 import os
@@ -20,12 +21,17 @@ import yaml
 from db.access import Access
 from deployments.config import Settings, home
 from deployments.haproxy import LOOPBACK, haproxy_environment, has_haproxy
-from deployments.messages import model_app
+from deployments.messages import CANNOT_RUN, model_app
+from deployments.observability import standard_error
+from deployments.observability.follower import Follower
+from deployments.observability.logs import configure_logs, session_lines
 
 logger = logging.getLogger(__name__)
 
 CONFIG = Path(__file__).parents[1] / "serve_config.yaml"
-START_SECONDS = 300.0
+# A model's first start on a machine computes its reference answers, for a large one by slow code.
+START_SECONDS = 1200.0
+STOP_SECONDS = 5.0
 # Where to reach a server of this machine that listens on every address.
 LOCAL_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -68,13 +74,18 @@ def clear_leftovers() -> None:
     folder = _note().read_text() if _note().exists() else ""
     if not folder:
         return
+    _end_processes(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    _note().unlink()
+
+
+def _end_processes(folder: str) -> None:
+    """Of the instance whose folder this is."""
     for process in psutil.process_iter(["cmdline"]):
         if any(folder in argument for argument in process.info["cmdline"] or ()):
             with contextlib.suppress(psutil.Error):
                 process.kill()
                 process.wait(5)
-    shutil.rmtree(folder, ignore_errors=True)
-    _note().unlink()
 
 
 class LocalCluster:
@@ -89,20 +100,23 @@ class LocalCluster:
         # Short, since Unix sockets with paths above 107 bytes cannot be opened.
         self._folder = Path(tempfile.mkdtemp(prefix="rgpt-", dir="/tmp"))
         _note().write_text(str(self._folder))
+        self._follower = Follower(self._folder, session_lines(settings.logging), standard_error.write)
 
-    def start(self) -> None:
-        """Returns when every application runs. Raises StartError."""
+    def start(self) -> list[str]:
+        """Returns when every application runs and every model is ready; where models cannot run on this machine, what
+        /readyz says of them. Raises StartError."""
         # Ray and Serve read these when they are imported, in every process of the cluster.
         os.environ.update(self._environment())
+        self._follower.start()
         from ray.exceptions import RayError
 
         try:
-            self._start()
+            return self._start()
         except (RayError, OSError, RuntimeError, ValueError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise StartError(f"Ray did not start: {(lines or [type(error).__name__])[-1]}") from error
 
-    def _start(self) -> None:
+    def _start(self) -> list[str]:
         import ray
         from ray.serve._private.api import serve_start
         from ray.serve.schema import ServeDeploySchema
@@ -124,8 +138,11 @@ class LocalCluster:
             _temp_dir=str(self._folder),
             configure_logging=True,
             logging_level=logging.WARNING,
+            # Each line comes by the follower, as it was written.
+            log_to_driver=False,
         )
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        # Again, since Ray and Serve have set up their loggers of this process.
+        configure_logs(self._settings.logging, "serve")
         client = serve_start(
             http_options=config.http_options.model_dump(),
             proxy_location=config.proxy_location,
@@ -134,7 +151,7 @@ class LocalCluster:
         client.deploy_apps(config)
         deadline = time.monotonic() + START_SECONDS
         self._wait_for_applications([application.name for application in config.applications], deadline)
-        self._wait_for_proxy(deadline)
+        return self._wait_for_proxy(deadline)
 
     def _environment(self) -> dict[str, str]:
         environment = {
@@ -144,7 +161,12 @@ class LocalCluster:
             "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
             "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
             "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
-            "RAY_SERVE_LOG_TO_STDERR": "0",
+            # But for this: its warnings are read where all others are.
+            "RAY_SERVE_LOG_TO_STDERR": "1",
+            # Standard output is not for what Ray remarks on its workers; nor need it look for lines nobody asks for.
+            "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+            "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+            "LOG_NAME_UPDATE_INTERVAL_S": "1e9",
             "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
             "RAY_SERVE_FREEZE_GC_ON_STARTUP": "1",
             # At its default of 0.1 s the controller's loop takes 6 % of a core from the model's threads, which wait for
@@ -177,19 +199,18 @@ class LocalCluster:
                 raise StartError(f"{', '.join(late)} did not start within {START_SECONDS:.0f} s")
             time.sleep(0.1)
 
-    def _wait_for_proxy(self, deadline: float) -> None:
-        """The proxy hears of the replicas a little after they run."""
+    def _wait_for_proxy(self, deadline: float) -> list[str]:
+        """The proxy hears of the replicas a little after they run. Returns what will stay missing, whoever waits."""
         server = self._settings.server
         while True:
             connection = http.client.HTTPConnection(LOCAL_HOSTS.get(server.host, server.host), server.port, timeout=5)
-            try:
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError):
                 connection.request("GET", "/readyz")
-                if connection.getresponse().status == 200:
-                    return
-            except (OSError, http.client.HTTPException):
-                pass
-            finally:
-                connection.close()
+                answer = connection.getresponse()
+                missing: list[str] = json.loads(answer.read()).get("missing", [])
+                if answer.status == 200 or (missing and all(CANNOT_RUN in fault for fault in missing)):
+                    return missing
+            connection.close()
             if time.monotonic() > deadline:
                 raise StartError(f"the proxy did not answer on port {server.port} within {START_SECONDS:.0f} s")
             time.sleep(0.1)
@@ -198,9 +219,14 @@ class LocalCluster:
         """Stops the applications, Ray and the embedded database. What was committed is safe."""
         import ray
 
+        processes = psutil.Process().children(recursive=True)
         if ray.is_initialized():
             ray.shutdown()
         # Ray kills its workers, but not the proxy, a child of one of them, nor what a failed start left.
+        _end_processes(str(self._folder))
+        # Nobody writes any more when the last lines are read.
+        psutil.wait_procs(processes, timeout=STOP_SECONDS)
+        self._follower.stop()
         clear_leftovers()
         if self._access.url is None:
             from db.embedded import EmbeddedPostgres

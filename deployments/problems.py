@@ -95,9 +95,9 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return problem(422, "RGP.VALIDATION", message, faults)
 
 
-async def unexpected(request: Request, error: Exception) -> Response:
-    """The last resort: logged in full, told in one sentence."""
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+async def unexpected(_: Request, error: Exception) -> Response:
+    """The last resort: logged with where it arose, told in one sentence."""
+    logger.error("a request failed", exc_info=error)
     return problem(500, "RGP.INTERNAL", "Something went wrong on our side. It has been logged.")
 
 

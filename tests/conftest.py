@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -14,6 +14,7 @@ from db.embedded import EmbeddedPostgres
 from db.pool import Database, Grant
 from deployments.config import bundled_model_file
 from deployments.model.engine import Tuning, Tunings
+from tests.support import programs
 from tests.support.person import PASSWORD, Person
 from tests.support.product import TUNING, Product
 
@@ -43,14 +44,27 @@ def postgres(run_home: Path) -> Iterator[str]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """How this machine runs the model is measured before the first test: once a machine, for minutes, in no test's
-    time. Only where a test needs it."""
-    needs = {"tuning", "product"}
-    runs = not session.config.option.collectonly
-    if runs and any(
-        needs & set(getattr(item, "fixturenames", ())) or "chaos" in item.path.parts for item in session.items
-    ):
+    """Before the first test, and only for what the chosen tests need: ends the run if a program of the system is
+    missing, and measures how this machine runs the model, which takes minutes, once a machine."""
+    if session.config.option.collectonly:
+        return
+    fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if complaint := programs.missing(fixtures):
+        raise pytest.UsageError(complaint)
+    if fixtures & {"tuning", "product"} or any("chaos" in item.path.parts for item in session.items):
         Tunings(TUNING).obtain(bundled_model_file(), "auto")
+
+
+def _program(need: str) -> Callable[[], Path]:
+    @pytest.fixture(scope="session", name=f"{need}_program")
+    def path() -> Path:
+        """Path of a program of the system, which `pytest_collection_finish` has found."""
+        return programs.find(need)
+
+    return path
+
+
+browser_program, prometheus_program, promtool_program, postgresql_program, curl_program = map(_program, programs.NEEDS)
 
 
 @pytest.fixture(scope="session")

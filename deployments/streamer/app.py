@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -12,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db.pool import Database
 from deployments.config import Settings
 from deployments.events import json_schema
+from deployments.observability.request_context import SERVED
 from deployments.problems import HANDLERS
 from deployments.streamer.hub import Hub
 from deployments.streamer.stream import BARE_SEND, EventStream
@@ -33,7 +36,13 @@ def streamer_app(database: Database, hub: Hub, settings: Settings) -> ASGIApp:
 
     async def with_bare_send(scope: Scope, receive: Receive, send: Send) -> None:
         scope[BARE_SEND] = send
-        await app(scope, receive, send)
+        served = SERVED.set(scope)
+        try:
+            # Starlette raises again what was logged and answered; Serve would log it a second time.
+            with contextlib.suppress(Exception):
+                await app(scope, receive, send)
+        finally:
+            SERVED.reset(served)
 
     return with_bare_send
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from db.actor import connect_database
 from deployments.config import Settings, database_access
 from deployments.loopback import keep_replica_on_loopback
-from deployments.observability.logs import configure_logs
+from deployments.observability.logs import configure_logs, failure_logged
 from deployments.streamer.app import streamer_app
 from deployments.streamer.hub import Hub
 
@@ -20,8 +20,9 @@ from deployments.streamer.hub import Hub
 class StreamerDeployment:
     """Serves what `streamer_app` does, under /api/stream."""
 
+    @failure_logged("the replica cannot start")
     async def __init__(self, settings: Settings) -> None:
-        configure_logs(settings.logging)
+        configure_logs(settings.logging, "Streamer")
         keep_replica_on_loopback()
         self._settings = settings
         self._database = await connect_database(database_access(settings), "app")
@@ -31,7 +32,8 @@ class StreamerDeployment:
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return streamer_app(self._database, self._hub, self._settings)
 
-    def check_health(self) -> None:
+    @failure_logged("the replica is not well and is replaced")
+    async def check_health(self) -> None:
         """Serve replaces a replica whose hub has stopped."""
         if self._serving.done():
             raise RuntimeError("the hub has stopped") from self._serving.exception()

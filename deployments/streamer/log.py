@@ -57,12 +57,15 @@ class Log:
         Waits while the database cannot be reached.
         """
         ids, offsets = [i for i, _ in places], [offset for _, offset in places]
+        is_waiting = False
         while True:
             try:
                 rows = await self._database.rows("stream_read", ids, offsets, PAGE_EVENTS, PAGE_BYTES)
                 break
             except DatabaseUnavailable:
-                logger.warning("the database cannot be reached; streams wait for it")
+                if not is_waiting:
+                    logger.warning("the database cannot be reached; streams wait for it")
+                is_waiting = True
                 await asyncio.sleep(RETRY_SECONDS)
         pages: dict[UUID, Page] = {}
         for row in rows:

@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 
 from deployments.haproxy import free_port
+from tests.support.programs import find
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def external_postgres(folder: Path) -> Iterator[tuple[str, str]]:
     user = "postgres" if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
     if user:
         shutil.chown(folder, user)
-    binaries, data, port = _binaries(), folder / "data", free_port()
+    binaries, data, port = find("postgresql").parent, folder / "data", free_port()
     run: dict[str, Any] = {"user": user, "check": True, "capture_output": True}
     subprocess.run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"], **run)
     options = f"-p {port} -k {folder} -h 127.0.0.1"
@@ -42,11 +43,3 @@ async def _prepare(url: str) -> None:
     await connection.execute("create role keeper login createrole")
     await connection.execute("create database rustygpt owner keeper")
     await connection.close()
-
-
-def _binaries() -> Path:
-    found = [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))]
-    installed = shutil.which("postgres")
-    found += [Path(installed).parent] if installed else []
-    assert found, "no PostgreSQL server is installed; install the package postgresql"
-    return found[0]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +15,13 @@ from tests.support.product import Product
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium of this machine: CHROMIUM, or the one on the PATH."""
-    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    if not chromium:
-        pytest.fail("Chromium is needed: install it (Debian: apt-get install chromium), or set CHROMIUM to its path.")
+def browser(browser_program: Path) -> Iterator[Browser]:
+    """Chromium or Chrome of this machine. CHROMIUM chooses one."""
     quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", *quiet])
+        browser = playwright.chromium.launch(
+            executable_path=browser_program, args=["--no-sandbox", "--disable-gpu", *quiet]
+        )
         yield browser
         browser.close()
 

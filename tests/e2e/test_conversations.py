@@ -158,6 +158,7 @@ def test_file_beyond_a_megabyte_can_be_imported(person: Person) -> None:
     assert answer.status_code == 201, answer.text
 
 
+@pytest.mark.usefixtures("curl_program")
 def test_walk_through_the_api_page_works(product: Product, person: Person) -> None:
     page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
     [walk] = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -28,21 +27,14 @@ PATIENCE_SECONDS = 150.0
 # What each query of a panel returned: its legend with labels filled in, and the latest value.
 Shown = dict[str, dict[str, float]]
 
-
-def tool(name: str) -> str:
-    """A program of Debian's package prometheus. Without it these tests fail: they are not skipped."""
-    path = shutil.which(name)
-    assert path, f"{name} is missing: apt-get install prometheus"
-    return path
-
-
 GROWING = (("Logins per minute", "invalid_credentials"), ("Answers per minute", "stop"))
 
 
 class Prometheus:
     """A server of its own with the scrape configuration of k8s/, aimed at the given product."""
 
-    def __init__(self, folder: Path, target: str) -> None:
+    def __init__(self, program: Path, folder: Path, target: str) -> None:
+        self._program = program
         self._folder = folder
         self._target = target
         self._url = f"http://127.0.0.1:{free_port()}"
@@ -60,7 +52,7 @@ class Prometheus:
         with (self._folder / "prometheus.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    tool("prometheus"),
+                    self._program,
                     f"--config.file={file}",
                     f"--storage.tsdb.path={self._folder / 'data'}",
                     f"--web.listen-address={address}",
@@ -126,8 +118,11 @@ def use(person: Person, conversation: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def prometheus(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    server = Prometheus(tmp_path_factory.mktemp("prometheus"), product.url.removeprefix("http://"))
+def prometheus(
+    prometheus_program: Path, product: Product, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prometheus]:
+    folder = tmp_path_factory.mktemp("prometheus")
+    server = Prometheus(prometheus_program, folder, product.url.removeprefix("http://"))
     server.start()
     yield server
     server.stop()
@@ -171,7 +166,7 @@ def test_quantiles_are_in_order_and_the_share_is_a_share(shown: Shown) -> None:
     assert 0 < shown["Cached share of prompts"]["share"] < 1
 
 
-def test_scrape_configuration_is_accepted_by_promtool() -> None:
-    command = [tool("promtool"), "check", "config", str(K8S / "prometheus.yml")]
+def test_scrape_configuration_is_accepted_by_promtool(promtool_program: Path) -> None:
+    command = [promtool_program, "check", "config", str(K8S / "prometheus.yml")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import asyncpg
 import psutil
 import pytest
 
 from db.embedded import EmbeddedPostgres
 from deployments.haproxy import free_port
 from deployments.model.engine import Tuning
+from tests.chaos.external_postgres import external_postgres
 from tests.support.person import PASSWORD, Event, Person
 from tests.support.product import RUSTYGPT, Product, environment
 
@@ -98,52 +95,21 @@ def open_ports(product: Product) -> set[int]:
     }
 
 
+@pytest.mark.usefixtures("postgresql_program")
 def test_external_postgres_and_open_host_need_and_open_no_more_than_documented(home: Path) -> None:
-    binaries = postgres_binaries()
-    folder = Path(tempfile.mkdtemp(prefix="rgpt-pg-"))
-    folder.chmod(0o755)
-    user = "postgres" if os.geteuid() == 0 else None
-    if user:
-        shutil.chown(folder, user)
-    port = free_port()
-    data = folder / "data"
-    run: dict[str, Any] = {"user": user, "check": True, "capture_output": True}
-    subprocess.run([binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"], **run)
-    options = f"-p {port} -k {folder} -h 127.0.0.1"
-    subprocess.run([binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"], **run)
-    asyncio.run(prepare_database(f"postgres://postgres@127.0.0.1:{port}/postgres"))
-    url = f"postgres://keeper@127.0.0.1:{port}/rustygpt"
-    product = Product(home, DATABASE_URL=url, RUSTYGPT__SERVER__HOST="0.0.0.0")
-    try:
-        product.start()
-        assert open_ports(product) == {product.port}
-        person = Person(product.url, "admin")
-        person.call("POST", "/api/setup", ACCOUNT, 201)
-        conversation = person.sign_in().converse()
-        posted = person.ask(conversation, "Say hello.")
-        assert person.follow(conversation, posted["cursor"])[-1].payload["finish_reason"] == "stop"
-        assert not (home / "postgres").exists()
-    finally:
-        product.stop()
-        subprocess.run([binaries / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop"], **run)
-        shutil.rmtree(folder)
-
-
-async def prepare_database(url: str) -> None:
-    """What README asks of an administrator, no more."""
-    connection = await asyncpg.connect(url)
-    await connection.execute("create role keeper login createrole")
-    await connection.execute("create database rustygpt owner keeper")
-    await connection.close()
-
-
-def postgres_binaries() -> Path:
-    """Where Debian's (or another) PostgreSQL server is."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    path = shutil.which("postgres")
-    found = [Path(path)] if path else found
-    assert found, "no PostgreSQL server is installed; install the package postgresql"
-    return found[0].parent
+    with external_postgres(home.parent / "external") as (url, _):
+        product = Product(home, DATABASE_URL=url, RUSTYGPT__SERVER__HOST="0.0.0.0")
+        try:
+            product.start()
+            assert open_ports(product) == {product.port}
+            person = Person(product.url, "admin")
+            person.call("POST", "/api/setup", ACCOUNT, 201)
+            conversation = person.sign_in().converse()
+            posted = person.ask(conversation, "Say hello.")
+            assert person.follow(conversation, posted["cursor"])[-1].payload["finish_reason"] == "stop"
+            assert not (home / "postgres").exists()
+        finally:
+            product.stop()
 
 
 def test_port_in_use_is_one_plain_line(home: Path) -> None:

@@ -31,6 +31,7 @@ def fresh_product() -> Iterator[Product]:
     shutil.rmtree(folder)
 
 
+@pytest.mark.usefixtures("curl_program")
 def test_curl_walk_shows_a_whole_answer(fresh_product: Product) -> None:
     readme = (ROOT / "README.md").read_text()
     walk = "\n".join(re.findall(r"```bash\n(.*?)```", readme, re.DOTALL))

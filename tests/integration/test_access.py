@@ -24,6 +24,7 @@ TABLES = (
     "message_versions",
     "idempotency_keys",
     "live_models",
+    "model_replicas",
     "api_keys",
     "api_key_version",
     "api_usage",
