@@ -216,6 +216,10 @@ class Llm(Section):
 
     models: dict[str, Model] = Field(default_factory=lambda: {"default": Model()}, min_length=1)
     default_model: str = Field(default="default", description="the model that answers in conversations")
+    tuning: Literal["background", "off"] = Field(
+        default="background",
+        description="background: how a model runs fastest here is measured while nobody asks it; off: safe settings",
+    )
     tuning_folder: str | None = Field(
         default=None, description="where measurements of models on this machine are kept; null: `tuning` in the home"
     )

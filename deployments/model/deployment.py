@@ -87,7 +87,7 @@ class ModelDeployment:
         self._announcer.alive = lambda: live.current.alive
         self._runner = TurnRunner(self._database, live, self._model_id, model, settings.turn, own_name())
         self._shared_streams = SharedStreams(self._replica, lambda: live.current.running)
-        self._tuning = TuningAdoption(self._model_id, model, loader, loaded, live)
+        self._tuning = TuningAdoption(self._model_id, settings.llm, model, loader, loaded, live)
         prefixes = WarmPrefixes(live, home() / "prefixes" / f"{self._model_id}.kv", model.warm_prefix_bytes)
         await asyncio.to_thread(prefixes.load)
         self._tasks += [

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 
-from deployments.config import Model
+from deployments.config import Llm, Model
 from deployments.messages import ModelDescription
 from deployments.model.background_tuning import BackgroundTuning, Progress
 from deployments.model.engine import EngineError, detect_hardware
@@ -22,7 +22,9 @@ SPARE_BYTES = 500 << 20
 class TuningAdoption:
     """Measures a replica's model if that has not been done on this machine, and changes to what was found."""
 
-    def __init__(self, model_id: str, model: Model, loader: Loader, loaded: LoadedModel, live: LiveEngine) -> None:
+    def __init__(
+        self, model_id: str, llm: Llm, model: Model, loader: Loader, loaded: LoadedModel, live: LiveEngine
+    ) -> None:
         self._model_id = model_id
         self._model = model
         self._loader = loader
@@ -30,7 +32,7 @@ class TuningAdoption:
         self._live = live
         self._tunings = loader.tunings(loaded.verified.config)
         self._background: BackgroundTuning | None = None
-        if self._is_needed():
+        if llm.tuning == "background" and self._is_needed():
             command = self._tunings.command(model.file(), model.weights)
             self._background = BackgroundTuning(model_id, live, command, self._adopt)
 

@@ -46,4 +46,4 @@ class TurnRefuser:
             "worker_claim", self._model_id, self._owner, self._lease, limit, only, self._patience
         )
         for claim in map(Claim.from_json, orjson.loads(answer)):
-            await self._database.value("worker_finish", claim.message_id, claim.epoch, "error", "{}", self._message)
+            await self._database.value("worker_finish", claim.message_id, claim.epoch, "error", None, self._message)

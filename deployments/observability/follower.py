@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from deployments.observability.session_line import Origin, SessionLines
 
 LOGS = "session_latest/logs"
@@ -23,6 +25,8 @@ NAME = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-(\d+)\.err")
 POLL_SECONDS = 0.1
 # A line whose end does not come is passed on after so long: native code that dies does not always end its last one.
 PATIENCE_SECONDS = 1.0
+# How often it is looked whether a file's process is alive.
+LIFE_SECONDS = 10.0
 CHUNK_BYTES = 1 << 20
 # Room that a file's passed-on lines take on the disk at most.
 KEPT_BYTES = 4 << 20
@@ -35,14 +39,15 @@ TICK_SECONDS = 1.0
 class Follower:
     """Follows the files of a session from its start to `stop`. Each line comes once, whole, within 0.2 s.
 
-    In silence it costs one `stat` for each file, ten times a second.
+    In silence it costs one `stat` for each process that is alive, ten times a second.
     """
 
     def __init__(self, session_folder: Path, lines: SessionLines, write: Callable[[bytes], None]) -> None:
         self._folder = session_folder / LOGS
         self._write = write
         self._lines = lines
-        self._files: dict[str, _File] = {}
+        # None: all of it has been passed on, and its process is gone.
+        self._files: dict[str, _File | None] = {}
         self._listed_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="log-follower", daemon=True)
@@ -65,13 +70,17 @@ class Follower:
     def _pass_on(self, *, is_end: bool) -> None:
         self._find_files()
         for name, file in list(self._files.items()):
+            if file is None:
+                continue
             try:
                 for lines in file.read(is_end=is_end):
                     if text := self._lines.passed_on(lines, file.origin):
                         self._write(text)
+                if file.is_over():
+                    self._files[name] = None
             except OSError:
                 # Removed: Ray moves files of processes that are gone when there are very many.
-                del self._files[name]
+                self._files[name] = None
 
     def _find_files(self) -> None:
         with contextlib.suppress(OSError):
@@ -94,6 +103,7 @@ class _File:
         self._size = 0
         self._grown_at = 0.0
         self._freed = 0
+        self._looked_at = time.monotonic()
 
     def read(self, *, is_end: bool) -> Iterator[list[bytes]]:
         """New lines, in portions; one that has no end yet only at the end, or after a while. Raises OSError when the
@@ -117,6 +127,15 @@ class _File:
         if self._offset - self._freed >= KEPT_BYTES:
             self._freed = self._offset
             _free(self._path, self._offset)
+
+    def is_over(self) -> bool:
+        """Whether nothing can follow what was read. Raises OSError when the file is gone."""
+        now = time.monotonic()
+        if now - self._looked_at < LIFE_SECONDS:
+            return False
+        self._looked_at = now
+        # In this order: a process writes its last words before it is gone.
+        return not psutil.pid_exists(self.origin.pid) and os.stat(self._path).st_size == self._offset
 
 
 def _free(path: str, length: int) -> None:

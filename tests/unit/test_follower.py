@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from deployments.observability import follower
 from deployments.observability.follower import KEPT_BYTES, LOGS, Follower
 from deployments.observability.session_line import SessionLines
 
@@ -38,6 +42,14 @@ class Session:
     def take(self, text: bytes) -> None:
         self.passed += text
 
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """While it is open."""
+        follower = self.follower()
+        follower.start()
+        yield
+        follower.stop()
+
     def follower(self, *, as_json: bool = False, is_verbose: bool = False) -> Follower:
         return Follower(self.folder, SessionLines(as_json=as_json, is_verbose=is_verbose), self.take)
 
@@ -63,10 +75,8 @@ def session(tmp_path: Path) -> Session:
 
 @pytest.fixture
 def followed(session: Session) -> Iterator[Session]:
-    follower = session.follower()
-    follower.start()
-    yield session
-    follower.stop()
+    with session.followed():
+        yield session
 
 
 def test_lines_of_processes_that_start_later_arrive(followed: Session) -> None:
@@ -95,12 +105,10 @@ def test_all_that_was_written_has_arrived_when_it_stops(session: Session) -> Non
 
 
 def test_lines_are_not_read_again(session: Session) -> None:
-    follower = session.follower()
-    follower.start()
-    for number in range(20):
-        session.write(1, b"%d\n" % number)
-        session.until(lambda number=number: session.passed.endswith(b"%d\n" % number))
-    follower.stop()
+    with session.followed():
+        for number in range(20):
+            session.write(1, b"%d\n" % number)
+            session.until(lambda number=number: session.passed.endswith(b"%d\n" % number))
     assert session.passed == b"".join(b"%d\n" % number for number in range(20))
 
 
@@ -110,6 +118,24 @@ def test_file_that_is_removed_does_not_end_it(followed: Session) -> None:
     followed.file(1).unlink()
     followed.write(2, DEATH)
     followed.until(lambda: followed.passed == OURS + DEATH)
+
+
+def test_file_whose_process_is_gone_is_not_looked_at(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    monkeypatch.setattr(follower, "LIFE_SECONDS", 0.0)
+    looked_at: Counter[str] = Counter()
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: looked_at.update([str(path)]) or stat(path, **options))
+    with session.followed():
+        session.write(process.pid, DEATH)
+        session.write(os.getpid(), OURS)
+        session.until(lambda: len(session.passed) == len(DEATH + OURS))
+        gone, alive = str(session.file(process.pid)), str(session.file(os.getpid()))
+        session.until(lambda: looked_at[alive] > looked_at[gone] + 5)
+        before = looked_at[gone], looked_at[alive]
+        session.until(lambda: looked_at[alive] > before[1] + 5)
+        assert looked_at[gone] == before[0]
 
 
 def test_what_was_passed_on_takes_no_room(followed: Session) -> None:

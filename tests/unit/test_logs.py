@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
@@ -135,26 +134,30 @@ async def fail(request: Request) -> Response:
     raise LookupError(request.path_params, WORDS)
 
 
+async def break_off(_: Request) -> Response:
+    async def text() -> AsyncIterator[str]:
+        yield "begun"
+        raise LookupError(WORDS)
+
+    return StreamingResponse(text())
+
+
 async def broken(scope: Scope, receive: Receive, send: Send) -> None:
     raise LookupError(WORDS)
 
 
-def answer_of(path: str, **headers: str) -> httpx.Response:
+async def answer_of(path: str, **headers: str) -> httpx.Response:
     """Of an application of which everything fails."""
     mounted = [Mount("/sub", routes=[Route("/{part}", fail)]), Mount("/files", app=broken)]
-    app = Starlette(routes=[Route("/api/things/{thing}", fail), *mounted])
+    app = Starlette(routes=[Route("/api/things/{thing}", fail), Route("/begun", break_off), *mounted])
     app.add_middleware(RequestEnvelope)
-
-    async def ask() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
-            return await http.get(path, headers={"X-Request-ID": "request-1"} | headers)
-
-    return asyncio.run(ask())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as http:
+        return await http.get(path, headers={"X-Request-ID": "request-1"} | headers)
 
 
-def test_error_of_a_request_names_its_id_method_and_template(logged: pytest.CaptureFixture[str]) -> None:
-    assert answer_of(f"/api/things/{WORDS}?query={WORDS}").status_code == 500
+async def test_error_of_a_request_names_its_id_method_and_template(logged: pytest.CaptureFixture[str]) -> None:
+    answer = await answer_of(f"/api/things/{WORDS}?query={WORDS}")
+    assert answer.status_code == 500
     first, second, *_ = logged.readouterr().err.splitlines()
     assert "a request failed" in first
     assert "method=GET path=/api/things/{thing} request_id=request-1" in first
@@ -163,19 +166,30 @@ def test_error_of_a_request_names_its_id_method_and_template(logged: pytest.Capt
 
 
 @pytest.mark.parametrize(("path", "template"), [("/sub/part", "/sub/{part}"), ("/files/part", "/files")])
-def test_template_of_what_is_mounted_is_whole(logged: pytest.CaptureFixture[str], path: str, template: str) -> None:
-    answer_of(path)
+async def test_template_of_what_is_mounted_is_whole(
+    logged: pytest.CaptureFixture[str], path: str, template: str
+) -> None:
+    await answer_of(path)
     assert f" path={template} " in logged.readouterr().err
 
 
 @pytest.mark.parametrize("given", [WORDS, "\x1b[2J", "x" * 129])
-def test_id_that_is_no_id_is_left_out(logged: pytest.CaptureFixture[str], given: str) -> None:
-    answer_of("/api/things/1", **{"X-Request-ID": given})
+async def test_id_that_is_no_id_is_left_out(logged: pytest.CaptureFixture[str], given: str) -> None:
+    await answer_of("/api/things/1", **{"X-Request-ID": given})
     assert "request_id" not in logged.readouterr().err
 
 
-def test_line_outside_of_requests_names_none(logged: pytest.CaptureFixture[str]) -> None:
-    answer_of("/api/things/1")
+async def test_answer_that_is_broken_off_is_logged(logged: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError):  # the client's: the answer has no end
+        await answer_of("/begun")
+    line, *_, last = logged.readouterr().err.splitlines()
+    assert "an answer was broken off" in line
+    assert "path=/begun request_id=request-1" in line
+    assert last == "LookupError: (its message is not logged)"
+
+
+async def test_line_outside_of_requests_names_none(logged: pytest.CaptureFixture[str]) -> None:
+    await answer_of("/api/things/1")
     logged.readouterr()
     logging.getLogger("deployments").info("at rest")
     assert "path=" not in logged.readouterr().err

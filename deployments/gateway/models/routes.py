@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 
+import orjson
 from fastapi import APIRouter
 from ray import serve
 from ray.exceptions import RayError
@@ -25,6 +26,7 @@ async def list_models(services: ServicesOf, session: SessionOf) -> ModelStates:
     await services.database.value("require_admin", session)
     statuses = (await asyncio.to_thread(serve.status)).applications
     models = services.settings.llm.models
+    readiness = orjson.loads(await services.database.value("model_readiness", list(models)))
     found = await asyncio.gather(*map(_describe, models))
     return ModelStates(
         models=[
@@ -32,6 +34,7 @@ async def list_models(services: ServicesOf, session: SessionOf) -> ModelStates:
                 id=model_id,
                 status=statuses[model_app(model_id)].status.value if model_app(model_id) in statuses else "NOT_STARTED",
                 weights_policy=models[model_id].weights,
+                readiness=readiness[model_id],
                 replica=asdict(description) if description else None,
             )
             for model_id, description in zip(models, found, strict=True)

@@ -12,12 +12,15 @@ class ModelState(BaseModel):
 
     `replica.measured.weights` says which number formats were tried, their loss of quality against the given file
     (perplexity_ratio, divergence_nats) and their gain of speed at 1, 8 and 16 answers at once; `replica.weights` is
-    the format chosen.
+    the format chosen. `replica.verified` says what the model is run without on that machine, and which ways to run it
+    failed and how; `replica.tuning` how far the background measurement is. `readiness` is what all its replicas
+    announce: how many are in which state, and why those that cannot run it cannot.
     """
 
     id: str
     status: str
     weights_policy: str
+    readiness: dict[str, Any]
     replica: dict[str, Any] | None
 
 
