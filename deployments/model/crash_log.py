@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from deployments.model.engine.machine_key import build_key
 from deployments.model.engine.verification.run_config import RunConfig
 from deployments.model.owner import is_dead
 
@@ -62,7 +63,7 @@ class CrashLog:
         """Has the end of this process by a signal recorded, from now on. Raises OSError."""
         path = self._folder / f"{self._model_id}.{os.getpid()}-{time.time_ns()}.crash"
         self._file = path.open("w")
-        self._write({"owner": self._owner, "config": config.to_json(), "tuned": tuned})
+        self._write({"owner": self._owner, "config": config.to_json(), "tuned": tuned, "build": build_key()})
         # Ray's own handler writes to standard error; only one can be.
         faulthandler.enable(self._file, all_threads=True)
 
@@ -86,9 +87,11 @@ class CrashLog:
             at = file.stat().st_mtime
             reason = next((line.removeprefix(MARK) for line in lines[1:] if line.startswith(MARK)), None)
             config = RunConfig(**head["config"])
+            # What other code did says nothing of this one's.
+            same_build = head["build"] == build_key()
         except (OSError, ValueError, TypeError, KeyError, IndexError):
             return None, True
-        if reason is None:
+        if reason is None or not same_build:
             return None, True
         return Crash(config, bool(head["tuned"]), reason, None if ready is None else max(0.0, at - ready), at), True
 

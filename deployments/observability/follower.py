@@ -59,7 +59,7 @@ class Follower:
     def stop(self) -> None:
         """Returns when all that was written has been passed on. The processes have ended."""
         self._stopping.set()
-        if self._thread.is_alive():
+        if self._thread.ident is not None:
             self._thread.join()
             self._pass_on(is_end=True)
 
@@ -78,9 +78,12 @@ class Follower:
                         self._write(text)
                 if file.is_over():
                     self._files[name] = None
-            except OSError:
-                # Removed: Ray moves files of processes that are gone when there are very many.
+            except FileNotFoundError:
+                # Ray moves files of processes that are gone when there are very many.
                 self._files[name] = None
+            except OSError:
+                # Such as too many open files: it is tried again.
+                continue
 
     def _find_files(self) -> None:
         with contextlib.suppress(OSError):

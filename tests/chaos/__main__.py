@@ -13,18 +13,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos.broken_model import broken_model
 from tests.chaos.chapter import play
 from tests.chaos.client import Client, open_http
 from tests.chaos.figures import Figures
 from tests.chaos.moves import MOVES, Move, mixed, pause_writing_model
 from tests.chaos.service import Service
-from tests.chaos.setups import one_machine, three_nodes, two_models
+from tests.chaos.setups import one_machine, own_libraries, three_nodes, two_models
 from tests.chaos.three_nodes import kill_node
 
-SETUPS = {"one-machine": one_machine, "two-models": two_models, "three-nodes": three_nodes}
+SETUPS = {
+    "one-machine": one_machine,
+    "own-libraries": own_libraries,
+    "two-models": two_models,
+    "three-nodes": three_nodes,
+}
 # By set-up, in the order of the long plan.
 PLAN: dict[str, dict[str, Move]] = {
     "one-machine": MOVES | {"mixed": mixed()},
+    "own-libraries": {"broken-model": broken_model},
     "two-models": {"pause-writing-model": pause_writing_model},
     "three-nodes": {"kill-node": kill_node},
 }

@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -53,8 +54,10 @@ ACTORS: dict[str, tuple[str, ...]] = {
 class OneMachine:
     """`rustygpt serve` with its embedded database."""
 
-    def __init__(self, product: Product, database_url: str) -> None:
+    def __init__(self, product: Product, database_url: str, libraries: Path | None = None) -> None:
         self.database_url = database_url
+        self.libraries = libraries
+        """Its own copy of llama.cpp's, for who breaks them; None: it has those that are installed."""
         self._product = product
 
     @property

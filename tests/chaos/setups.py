@@ -16,6 +16,7 @@ from deployments.local_cluster import CONFIG
 from tests.chaos.external_postgres import external_postgres
 from tests.chaos.service import OneMachine, Service
 from tests.chaos.three_nodes import ThreeNodes
+from tests.support.broken_library import copy_libraries
 from tests.support.person import PASSWORD, Person
 from tests.support.product import Product
 
@@ -29,6 +30,16 @@ def one_machine() -> Iterator[Service]:
     """The product as it comes: one replica of everything."""
     with _product(**SHORT_ANSWERS) as service:
         yield service
+
+
+@contextmanager
+def own_libraries() -> Iterator[Service]:
+    """The product with a copy of llama.cpp's libraries."""
+    with _folder("rgpt-lib-") as folder:
+        libraries = copy_libraries(folder / "lib")
+        settings = {"LLAMA_CPP_LIB_PATH": str(libraries), "RUSTYGPT__LLM__TUNING": "off"}
+        with _product(libraries, **SHORT_ANSWERS, **settings) as service:
+            yield service
 
 
 @contextmanager
@@ -59,14 +70,14 @@ def three_nodes() -> Iterator[Service]:
 
 
 @contextmanager
-def _product(**settings: str) -> Iterator[Service]:
+def _product(libraries: Path | None = None, **settings: str) -> Iterator[Service]:
     with _folder("rgpt-chaos-") as folder:
         home = folder / "home"
         product = Product(home, **settings)
         try:
             product.start()
             set_up(product.url)
-            yield OneMachine(product, EmbeddedPostgres(home / "postgres").start())
+            yield OneMachine(product, EmbeddedPostgres(home / "postgres").start(), libraries)
         finally:
             product.stop()
             EmbeddedPostgres(home / "postgres").stop()

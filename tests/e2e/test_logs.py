@@ -177,6 +177,13 @@ def test_last_words_of_a_process_that_dies_arrive(product: Product, person: Pers
     assert person.follow(conversation, person.ask(conversation, "Say hello.")["cursor"])
 
 
+def test_start_is_quiet(product: Product) -> None:
+    started, ready, _ = product.log.read_text().partition("RustyGPT is ready at ")
+    assert ready
+    for line in started.splitlines():
+        assert re.match(r"Starting |\d{4}-\d\d-\d\dT\S+ \[(info|warning) ", line), started
+
+
 def test_in_normal_use_nothing_is_logged(product: Product, person: Person) -> None:
     log = Log(product)
     conversation = person.converse()
