@@ -37,7 +37,6 @@ PHASES = {
     "Creating the environment": "environment",
     "Installing llama": "compile",
     "Installing the pinned dependencies": "dependencies",
-    "Measuring how this machine": "measure",
     "Starting PostgreSQL": "start",
 }
 

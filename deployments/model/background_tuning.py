@@ -50,11 +50,11 @@ class Progress:
 
 
 class BackgroundTuning:
-    """One measurement of one replica's model. `command` makes it; `adopt` is called with the engine quiet when it is
-    done, and returns what came of it."""
+    """The measurement of one replica's model. `command` makes it; `adopt` is called with the engine quiet when it is
+    done, and returns what came of it, and whether that is final: not to be measured again."""
 
     def __init__(
-        self, model_id: str, live: LiveEngine, command: list[str], adopt: Callable[[], Awaitable[Progress]]
+        self, model_id: str, live: LiveEngine, command: list[str], adopt: Callable[[], Awaitable[tuple[Progress, bool]]]
     ) -> None:
         self._model_id = model_id
         self._live = live
@@ -66,7 +66,8 @@ class BackgroundTuning:
         live.when_used.append(self._pause)
 
     async def run(self) -> None:
-        """Measures and adopts, again after a while where that failed. Returns when the model runs as measured."""
+        """Measures and adopts, again after a while where that failed or other processes disturbed it. Returns when it
+        is final."""
         while not await self._once():  # noqa: ASYNC110 it waits for time to pass, not for an event
             await asyncio.sleep(AGAIN_SECONDS)
 
@@ -84,9 +85,9 @@ class BackgroundTuning:
             return False
         self.progress.state = "adopting"
         await self._quiet()
-        self.progress = await self._adopt()
+        self.progress, is_final = await self._adopt()
         logger.info("%s has been measured: %s", self._model_id, self.progress.detail or self.progress.state)
-        return self.progress.state != "failed"
+        return is_final
 
     async def _measure(self) -> tuple[int, str]:
         """The process's exit status, and the last that it said."""

@@ -9,7 +9,7 @@ import logging
 from deployments.config import Llm, Model
 from deployments.messages import ModelDescription
 from deployments.model.background_tuning import BackgroundTuning, Progress
-from deployments.model.engine import EngineError, detect_hardware
+from deployments.model.engine import EngineError, Tuning, detect_hardware
 from deployments.model.live_engine import LiveEngine
 from deployments.model.loading import LoadedModel, Loader
 
@@ -61,12 +61,16 @@ class TuningAdoption:
         described = self._loaded.describe(self._model_id, self._live.current)
         return dataclasses.replace(described, tuning=dataclasses.asdict(progress))
 
-    async def _adopt(self) -> Progress:
+    async def _adopt(self) -> tuple[Progress, bool]:
         """Changes to the settings and weights that were found, unless that takes another process, or more memory than
-        there is: then the next start does."""
+        there is: then the next start does. Says, too, whether that is final."""
         tuning = self._tunings.find(self._model.file(), self._model.weights)
         if tuning is None or tuning.is_fault:
-            return Progress("failed", detail=tuning.measured["fault"] if tuning else "the measurement left no result")
+            reason = tuning.measured["fault"] if tuning else "the measurement left no result"
+            return Progress("failed", detail=reason), False
+        return await self._change_to(tuning), not tuning.is_provisional
+
+    async def _change_to(self, tuning: Tuning) -> Progress:
         file = tuning.model_file(self._model.file())
         if file.stat().st_size + SPARE_BYTES > detect_hardware().spendable_bytes:
             return Progress("next start", detail="a second engine does not fit into memory")
