@@ -25,27 +25,29 @@ $(VENV)/.created:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# Compiled once for this machine's processor; the wheel is kept in the user's cache.
-$(VENV)/.llama: $(VENV)/.created constraints.txt $(wildcard tools/*llama* tools/amx_tile_config.h)
+# Compiled once for this machine's processor; the wheel is kept in the user's cache. What is downloaded comes meanwhile.
+$(VENV)/.llama: $(VENV)/.created pyproject.toml constraints.txt $(wildcard tools/*llama* tools/amx_tile_config.h)
 	@$(SYSTEM) compiler
 	@echo "Installing $(LLAMA): it is compiled for this machine, once, which takes two to three minutes on two cores."
-	@$(BIN)/python tools/build_llama.py "$(LLAMA)" $(VENV)/wheels
-	@$(PIP) install --quiet --no-deps --force-reinstall $(VENV)/wheels/llama_cpp_python-*.whl
+	@$(BIN)/python tools/install.py dependencies >$(VENV)/dependencies.log 2>&1 & dependencies=$$!; \
+	  $(BIN)/python tools/build_llama.py "$(LLAMA)" $(VENV)/wheels || { kill $$dependencies; exit 1; }; \
+	  wait $$dependencies || { cat $(VENV)/dependencies.log; exit 1; }
 	@touch $@
 
 # The package's own kernels are compiled with it, in seconds.
-$(VENV)/.run: $(VENV)/.llama pyproject.toml constraints.txt hatch_build.py $(wildcard deployments/model/engine/native/*.cpp deployments/model/engine/native/*.h)
+$(VENV)/.run: $(VENV)/.llama hatch_build.py $(wildcard deployments/model/engine/native/*.cpp deployments/model/engine/native/*.h)
 	@echo "Installing the pinned dependencies"
+	@$(PIP) install --quiet --no-deps --force-reinstall $(VENV)/wheels/llama_cpp_python-*.whl
 	@$(PIP) install --quiet -c constraints.txt -e .
 	@[ -f deployments/model/engine/native/own_products.so ] || echo "The engine's own kernels were not compiled (Linux and a C++ compiler only): llama.cpp computes, slower."
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing the tools for tests and checks"
-	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+	@$(BIN)/python tools/install.py dependencies dev
 	@touch $@
 
-.PHONY: help setup run chat test check fmt bench products-bench engine-bench api-bench routing-bench profile-api append-bench history-bench fanout-bench idle-readers start-bench wheels chaos load clean
+.PHONY: help setup run chat test check fmt bench products-bench build-bench engine-bench api-bench routing-bench profile-api append-bench history-bench fanout-bench idle-readers start-bench wheels chaos load clean
 
 setup: $(VENV)/.run ## creates the environment
 
@@ -76,6 +78,9 @@ bench: $(VENV)/.dev ## measures the product beside the bare engine; ARGS=--quick
 
 products-bench: $(VENV)/.dev ## measures the engine's own matrix products beside llama.cpp's
 	@$(BIN)/python -m load.products_bench
+
+build-bench: $(VENV)/.dev ## measures two builds of llama.cpp in turns; FOLDERS="one other", by default the installed one
+	@$(BIN)/python -m load.build_bench $(or $(FOLDERS),$(error FOLDERS=folder is needed)) $(ARGS)
 
 engine-bench: $(VENV)/.dev ## measures the engine beside llama.cpp's server; RIVALS=folder of load/build_rivals.sh
 	@$(BIN)/python -m load.engine_bench --rivals $(or $(RIVALS),$(error RIVALS=folder is needed: load/build_rivals.sh fills it)) $(ARGS)

@@ -38,7 +38,7 @@ def chat(
         with console.status("Loading the model …") as status:
             alone = model.model_copy(update={"max_slots": 1})
             loaded = Loader(llm, alone, uuid4().hex, say=lambda step: status.update(f"{step.capitalize()} …")).load()
-    except (EngineError, ConfigError, OSError) as error:
+    except (EngineError, ConfigError) as error:
         raise UsageFault(str(error)) from None
     engine = loaded.engine
     if loaded.verified.config.given_up():

@@ -131,5 +131,6 @@ async def connect_database(access: Access, kind: Kind) -> Database:
         except DatabaseSetupError:
             raise
         except (DatabaseError, RayActorError) as error:
-            logger.warning("waiting for the database: %s", error)
+            # What Ray makes of the actor's error has its whole traceback.
+            logger.warning("waiting for the database: %s", getattr(error, "cause", error))
             await asyncio.sleep(1)

@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import median
 
 from deployments.config import bundled_model_file
-from deployments.model.engine.bindings import own_products
+from deployments.model.engine import backend
+from deployments.model.engine.backend import own_products
 from deployments.model.engine.hardware import usable_cores
 from deployments.model.engine.probe import Runner
 from deployments.model.engine.request import EngineOptions
@@ -50,6 +51,7 @@ def _measured(runner: Runner) -> dict[str, dict[str, list[float]]]:
 
 def main() -> None:
     """Prints a table for each format, then the ratios as JSON."""
+    backend.load()
     if not own_products.types:
         sys.exit("products_bench: this processor runs none of the kernels: there is nothing to compare")
     with tempfile.TemporaryDirectory() as folder:

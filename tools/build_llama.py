@@ -19,9 +19,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from pathlib import Path
 from typing import IO
+
+from progress import ProgressLine
 
 TOOLS = Path(__file__).resolve().parent
 RECIPE = [TOOLS / "llama.cmake", TOOLS / "amx_tile_config.h", Path(__file__)]
@@ -96,26 +97,15 @@ def _compiled(requirement: str, options: list[str], cache: Path) -> Path:
 
 
 def _follow(lines: IO[str], log: IO[str]) -> None:
-    """Copies pip's output to the log, and shows how far the compiler is: one line, or on no terminal one a minute."""
-    began: float | None = None
-    shown = -60.0
-    is_terminal = sys.stdout.isatty()
+    """Copies pip's output to the log, and shows how far the compiler is."""
+    progress: ProgressLine | None = None
     for line in lines:
         log.write(line)
-        if not (step := STEP.match(line)):
-            continue
-        done, of = int(step[1]), int(step[2])
-        began = began or time.monotonic()
-        spent = time.monotonic() - began
-        left = f", about {max(1, round(spent / done * (of - done) / 60))} min left" if done > 5 and done < of else ""
-        text = f"  compiling llama.cpp: {done} of {of}{left}"
-        if is_terminal:
-            print(f"\r{text:<60}", end="", flush=True)
-        elif spent - shown >= 60 or done == of:
-            shown = spent
-            print(text, flush=True)
-    if is_terminal and began:
-        print()
+        if step := STEP.match(line):
+            progress = progress or ProgressLine("compiling llama.cpp")
+            progress.show(int(step[1]), int(step[2]))
+    if progress:
+        progress.close()
 
 
 def _forget_old(cache: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import logging
 import os
 import time
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from typing import IO
 from deployments.model.engine.machine_key import build_key
 from deployments.model.engine.verification.run_config import RunConfig
 from deployments.model.owner import is_dead
+
+logger = logging.getLogger(__name__)
 
 MARK = "Fatal Python error: "
 # A crash so soon after the engine was ready is laid to the way it runs; later ones when there are several.
@@ -48,9 +51,8 @@ class CrashLog:
 
     def collect(self) -> list[Crash]:
         """Crashes of replicas that are gone, those of the last ten minutes among them that were collected before.
-        Older traces are removed. Raises OSError."""
+        Older traces are removed."""
         found: list[Crash] = []
-        self._folder.mkdir(parents=True, exist_ok=True)
         for file in self._folder.glob(f"{self._model_id}.*.crash"):
             crash, is_over = self._read(file)
             if crash and time.time() - crash.at < WITHIN_SECONDS:
@@ -60,9 +62,14 @@ class CrashLog:
         return found
 
     def begin(self, config: RunConfig, tuned: bool) -> None:
-        """Has the end of this process by a signal recorded, from now on. Raises OSError."""
+        """Has the end of this process by a signal recorded, from now on, where the folder can be written."""
         path = self._folder / f"{self._model_id}.{os.getpid()}-{time.time_ns()}.crash"
-        self._file = path.open("w")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("w")
+        except OSError as error:
+            logger.warning("a crash of this replica would leave no trace: %s", error)
+            return
         self._write({"owner": self._owner, "config": config.to_json(), "tuned": tuned, "build": build_key()})
         # Ray's own handler writes to standard error; only one can be.
         faulthandler.enable(self._file, all_threads=True)
@@ -72,9 +79,9 @@ class CrashLog:
         self._write({"ready": time.time()})
 
     def _write(self, record: dict[str, object]) -> None:
-        assert self._file is not None, "begin comes first"
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
     def _read(self, file: Path) -> tuple[Crash | None, bool]:
         """The crash that it tells of, if any, and whether its process is gone."""

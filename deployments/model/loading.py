@@ -92,7 +92,7 @@ class Loader:
 
     def load(self) -> LoadedModel:
         """An engine that has itself answered as the model's reference does. Raises ModelFileError, NothingRuns,
-        EngineError, OSError."""
+        EngineError."""
         check_magic(self._file)
         crashed = conclusive(self._crashes.collect() if self._crashes else [])
         given = self.candidate(None)

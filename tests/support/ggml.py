@@ -7,6 +7,7 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.model.engine import backend
 from deployments.model.engine.bindings import llama
 
 F32 = 0
@@ -54,7 +55,7 @@ def products(kind: int, weights: NDArray[np.uint8], values: NDArray[np.float32],
 
 def _libraries() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     llama.llama_backend_init()
-    base, cpu = ctypes.CDLL("libggml-base.so.0"), ctypes.CDLL("libggml-cpu.so.0")
+    base, cpu = ctypes.CDLL("libggml-base.so.0"), ctypes.CDLL(str(backend.cpu_library()))
     pointer = ctypes.c_void_p
     for name, arguments in {
         "ggml_init": [_InitParams],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from deployments.config import bundled_model_file
 from deployments.model.engine import Engine, EngineOptions, Finish, GenerationRequest
 from deployments.model.engine import own_products as module
-from deployments.model.engine.bindings import own_products
+from deployments.model.engine.backend import own_products
 from deployments.model.engine.weights import FORMATS, requantise
 from tests.support.ggml import product, products, quantised
 
@@ -139,15 +140,38 @@ def test_without_the_library_or_with_another_llama_cpp_its_products_are_taken(ch
 import importlib.metadata as metadata, pathlib
 import numpy as np
 {change}
-from deployments.model.engine.bindings import own_products
+from deployments.model.engine.backend import own_products
 from tests.support.ggml import product
-assert (own_products.types, own_products.computed) == ([], 0)
 given = np.load({str(tmp_path / "given.npz")!r})
 np.save({str(found)!r}, product({Q4_1}, given["weights"], given["values"], 2))
+assert (own_products.types, own_products.computed) == ([], 0)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
     with own_products.switched_off():
         np.testing.assert_array_equal(np.load(found), product(Q4_1, weights, values, 2))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="they are loaded before llama.cpp on Linux only")
+def test_every_cpu_variant_of_llama_cpp_calls_them() -> None:
+    # Whether this processor runs them or not: which function a variant is bound to is the dynamic linker's matter.
+    code = f"""
+import ctypes
+ctypes.CDLL({str(module.LIBRARY)!r}, mode=ctypes.RTLD_GLOBAL)
+from deployments.model.engine import backend
+print(*backend.variants())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"LD_DEBUG": "bindings"},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    bound = [line for line in done.stderr.splitlines() if line.endswith("`llamafile_sgemm'")]
+    for variant in done.stdout.split():
+        assert any(f"libggml-cpu-{variant}.so [0] to {module.LIBRARY}" in line for line in bound), variant
+    assert bound
 
 
 @needs_kernels

@@ -78,6 +78,13 @@ def loaded_variant() -> str | None:
     return (_chosen.cpu_variant or found[0]) if found else None
 
 
+def cpu_library() -> Path:
+    """The file of the CPU backend that computes here. Loads llama.cpp."""
+    load()
+    variant = loaded_variant()
+    return _folder(_library) / (f"{PREFIX}{variant}{SUFFIX}" if variant else "libggml-cpu.so.0")
+
+
 def _load_backends(library: Any) -> None:
     """Where backends are libraries of their own, llama.cpp has none until they are loaded."""
     files = sorted(_folder(library).glob("libggml-*.so"))

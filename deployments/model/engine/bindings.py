@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from deployments.model.engine import backend
-from deployments.model.engine.backend import own_products
-
-__all__ = ["llama", "own_products"]
 
 
 class _Library:

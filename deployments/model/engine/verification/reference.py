@@ -42,7 +42,7 @@ class References:
         self._folder = folder
 
     def obtain(self, task: Task, capabilities: Capabilities) -> Reference:
-        """The reference of a model, computed now if it has not been. Raises ModelFileError, OSError."""
+        """The reference of a model, computed now if it has not been. Raises ModelFileError."""
         name = _name(task)
         for file in (SHIPPED / name, self._folder / name):
             if found := _read(file):
@@ -53,8 +53,11 @@ class References:
         if checked.answers is None:
             return Reference(None, f"the plainest way to run it failed: {checked.fault}")
         source = f"{config.cpu_variant or 'llama.cpp'} {version('llama-cpp-python')}"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write(self._folder / name, checked.answers, source)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write(self._folder / name, checked.answers, source)
+        except OSError as error:
+            logger.warning("the reference answers of %s cannot be kept: %s", task.model.name, error)
         return Reference(checked.answers, source)
 
 

@@ -6,10 +6,12 @@ cluster Ray on this machine, starts anew. Then faults are tried again.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,19 +84,22 @@ class Verifier:
 
     def obtain(self, candidate: Candidate, say: Say = logger.info, only: RunConfig | None = None) -> Verified:
         """A way that answers the prompts as the reference does: found before, or else now, among all or `only` this.
-        Raises NothingRuns, ModelFileError, OSError."""
+        Raises NothingRuns, ModelFileError. Processes that ask for the same wait for each other."""
+        with _alone(self._file(candidate)):
+            return self._obtain(candidate, say, only)
+
+    def _obtain(self, candidate: Candidate, say: Say, only: RunConfig | None) -> Verified:
         found = self._read(candidate)
         if found and found["session"] != self._session and found["faults"]:
             found = None  # tried again
         faults = [_fault(item) for item in found["faults"]] if found else []
-        if found and found["config"] is not None:
+        if found and found["config"] is not None and (only is None or RunConfig(**found["config"]) == only):
             reference = self._references.obtain(candidate.original, Capabilities(**found["capabilities"]))
             return Verified(RunConfig(**found["config"]), faults, reference)
         return self._search(candidate, faults, say, only)
 
     def reject(self, candidate: Candidate, config: RunConfig, reason: str) -> None:
-        """Keeps that a way which was verified has failed afterwards: it is not used again in this session. Raises
-        OSError."""
+        """Keeps that a way which was verified has failed afterwards: it is not used again in this session."""
         found = self._read(candidate)
         same = found is not None and found["session"] == self._session
         faults = [_fault(item) for item in found["faults"]] if found and same else []
@@ -147,7 +152,6 @@ class Verifier:
     def _write(
         self, candidate: Candidate, config: RunConfig | None, faults: list[Fault], capabilities: Capabilities
     ) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         record = {
             "session": self._session,
             "config": config.to_json() if config else None,
@@ -156,8 +160,11 @@ class Verifier:
         }
         file = self._file(candidate)
         part = file.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=1))
-        part.replace(file)
+        try:
+            part.write_text(json.dumps(record, indent=1))
+            part.replace(file)
+        except OSError as error:
+            logger.warning("%s cannot be written, so that the next start verifies again: %s", file, error)
 
     def _file(self, candidate: Candidate) -> Path:
         parts = [machine_key(), candidate.uses_gpu]
@@ -166,6 +173,16 @@ class Verifier:
         ]
         key = hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
         return self._folder / f"{candidate.task.model.stem[:40]}-{key}.verified.json"
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """Holds the lock of a record. Without effect in a folder that cannot be written."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(file.with_suffix(".lock").open("w")), fcntl.LOCK_EX)
+        yield
 
 
 def _fault(item: dict[str, Any]) -> Fault:
