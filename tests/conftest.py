@@ -44,15 +44,12 @@ def postgres(run_home: Path) -> Iterator[str]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Before the first test, and only for what the chosen tests need: ends the run if a program of the system is
-    missing, and measures how this machine runs the model, which takes minutes, once a machine."""
+    """Before the first test: ends the run if a program of the system is missing that the chosen tests need."""
     if session.config.option.collectonly:
         return
     fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if complaint := programs.missing(fixtures):
         raise pytest.UsageError(complaint)
-    if fixtures & {"tuning", "product"} or any("chaos" in item.path.parts for item in session.items):
-        Tunings(TUNING).obtain(bundled_model_file(), "auto")
 
 
 def _program(need: str) -> Callable[[], Path]:
@@ -69,12 +66,12 @@ browser_program, prometheus_program, promtool_program, postgresql_program, curl_
 
 @pytest.fixture(scope="session")
 def tuning() -> Tuning:
-    """How this machine runs the bundled model: measured once a run, found by every product."""
+    """How this machine runs the bundled model: measured once a machine, for minutes, by the first test that asks."""
     return Tunings(TUNING).obtain(bundled_model_file(), "auto")
 
 
 @pytest.fixture(scope="session")
-def product(run_home: Path, postgres: str, tuning: Tuning) -> Iterator[Product]:
+def product(run_home: Path, postgres: str) -> Iterator[Product]:
     """The running product, set up with the administrator `admin`."""
     product = Product(run_home)
     product.start()

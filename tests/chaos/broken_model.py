@@ -6,12 +6,10 @@ import asyncio
 import signal
 import time
 
+from deployments.model.engine.backend import variants
 from tests.chaos.moves import PAUSE_SECONDS, Stage, Struck
 from tests.chaos.service import OneMachine, find_one, send
 from tests.support.broken_library import ILLEGAL, cpu_libraries, overwrite
-
-# The variant that every x86 processor runs is left: what the model falls back to.
-PLAINEST = "libggml-cpu-x64.so"
 
 
 async def broken_model(stage: Stage) -> Struck:
@@ -21,7 +19,7 @@ async def broken_model(stage: Stage) -> Struck:
     service = stage.service
     assert isinstance(service, OneMachine)
     assert service.libraries is not None
-    broken = [library for library in cpu_libraries(service.libraries) if library.name != PLAINEST]
+    broken = [library for library in cpu_libraries(service.libraries) if variants()[-1] not in library.name]
     assert broken, "llama.cpp was compiled without CPU variants"
     since = time.monotonic()
     before = {library: overwrite(library, ILLEGAL) for library in broken}

@@ -14,7 +14,6 @@ import pytest
 
 from db.embedded import EmbeddedPostgres
 from deployments.haproxy import free_port
-from deployments.model.engine import Tuning
 from tests.chaos.external_postgres import external_postgres
 from tests.support.person import PASSWORD, Event, Person
 from tests.support.product import RUSTYGPT, Product, environment
@@ -24,7 +23,7 @@ LONG_QUESTION = "Write a long story about a ship and its crew."
 
 
 @pytest.fixture
-def home(tuning: Tuning) -> Iterator[Path]:
+def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="rgpt-test-"))
     folder.chmod(0o755)
     yield folder / "home"

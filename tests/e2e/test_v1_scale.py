@@ -19,11 +19,9 @@ import yaml
 from db.embedded import EmbeddedPostgres
 from deployments.config import bundled_model_file
 from deployments.local_cluster import CONFIG
-from deployments.model.engine import Tuning, Tunings
-from deployments.model.engine.tuning import save
 from tests.support.gguf import with_pooling
 from tests.support.person import PASSWORD, Person
-from tests.support.product import TUNING, Product
+from tests.support.product import Product
 
 START_SECONDS = 120.0
 HELLO = {"model": "default", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
@@ -49,7 +47,7 @@ def scaled_to_zero() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def sleeper(tuning: Tuning) -> Iterator[httpx.Client]:
+def sleeper() -> Iterator[httpx.Client]:
     """Anybody's client of a product whose model has not been asked yet."""
     folder = Path(tempfile.mkdtemp(prefix="rgpt-test-"))
     folder.chmod(0o755)
@@ -60,8 +58,6 @@ def sleeper(tuning: Tuning) -> Iterator[httpx.Client]:
     product = Product(folder / "home", RUSTYGPT__CLUSTER__SERVE_CONFIG=str(config), **settings)
     try:
         with_pooling(bundled_model_file(), embedder, 1)
-        # How to run it best would be measured, which takes minutes.
-        save(Tuning(), Tunings(TUNING)._file(embedder, "as_is"))
         product.start()
         account = {"username": "admin", "email": "admin@example.org", "password": PASSWORD}
         Person(product.url, "admin").call("POST", "/api/setup", account, 201)

@@ -7,6 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# Without AVX-512, without AVX2, without AVX: what a processor is made to compute by when its best is at fault.
+PLAINER = ("haswell", "ivybridge", "sandybridge", "x64")
+# What the reference is computed by: the fastest of those that have little in common with the best.
+PLAINEST = ("ivybridge", "sandybridge", "x64")
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -15,6 +20,10 @@ class Capabilities:
 
     own_kernels: bool = False
     cpu_variants: Sequence[str] = ()
+
+    def others(self, wanted: Sequence[str]) -> list[str]:
+        """Of the wanted variants, those that run here beside the best."""
+        return [name for name in wanted if name in self.cpu_variants[1:]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def ladder(capabilities: Capabilities, uses_gpu: bool) -> Iterator[RunConfig]:
     if capabilities.own_kernels:
         steps.append({"own_kernels": False})
     steps.append({"repack": False})
-    steps += [{"cpu_variant": variant} for variant in capabilities.cpu_variants[1:]]
+    steps += [{"cpu_variant": variant} for variant in capabilities.others(PLAINER)]
     steps += [{"flash_attention": False}, {"small_batches": True}]
     if uses_gpu:
         steps.append({"gpu": False})
@@ -97,7 +106,7 @@ def plainest(capabilities: Capabilities) -> RunConfig:
     """The way with the least of code made for one processor: what others are compared with."""
     return RunConfig(
         own_kernels=False,
-        cpu_variant=capabilities.cpu_variants[-1] if len(capabilities.cpu_variants) > 1 else None,
+        cpu_variant=next(iter(capabilities.others(PLAINEST)), None),
         repack=False,
         flash_attention=False,
         gpu=False,
