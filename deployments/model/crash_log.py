@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote
 
 from deployments.model.engine.machine_key import build_key
 from deployments.model.engine.verification.run_config import RunConfig
@@ -45,7 +46,7 @@ class CrashLog:
 
     def __init__(self, folder: Path, model_id: str, owner: str) -> None:
         self._folder = folder
-        self._model_id = model_id
+        self._name = quote(model_id, safe="")
         self._owner = owner
         self._file: IO[str] | None = None
 
@@ -53,7 +54,7 @@ class CrashLog:
         """Crashes of replicas that are gone, those of the last ten minutes among them that were collected before.
         Older traces are removed."""
         found: list[Crash] = []
-        for file in self._folder.glob(f"{self._model_id}.*.crash"):
+        for file in self._folder.glob(f"{self._name}.*.crash"):
             crash, is_over = self._read(file)
             if crash and time.time() - crash.at < WITHIN_SECONDS:
                 found.append(crash)
@@ -63,7 +64,7 @@ class CrashLog:
 
     def begin(self, config: RunConfig, tuned: bool) -> None:
         """Has the end of this process by a signal recorded, from now on, where the folder can be written."""
-        path = self._folder / f"{self._model_id}.{os.getpid()}-{time.time_ns()}.crash"
+        path = self._folder / f"{self._name}.{os.getpid()}-{time.time_ns()}.crash"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = path.open("w")
