@@ -18,22 +18,25 @@ from pathlib import Path
 from typing import Any
 
 from deployments.model.engine.awake_clock import AwakeClock
+from deployments.model.engine.choices import Choices
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.hardware import usable_cores
 from deployments.model.engine.measuring_lock import measuring_alone
 from deployments.model.engine.model_file import check_magic
 from deployments.model.engine.parent_death import die_with_parent
-from deployments.model.engine.prober import Choices, Prober, Way
+from deployments.model.engine.prober import Prober, Way
 from deployments.model.engine.progress import Progress, Steps
 from deployments.model.engine.room import Room
 from deployments.model.engine.rounds import Rounds
-from deployments.model.engine.setting_search import attempt, candidates
+from deployments.model.engine.setting_search import Candidate, attempt, candidates
 from deployments.model.engine.tuning import GIVEN, Tuning, holds_measurement, keep_fault, remove_versions, save, written
 from deployments.model.engine.version_search import Outcome, VersionSearch
 
 # What was not begun by then is not tried: a large model takes minutes for each. Without stops.
 LONGEST_SECONDS = 600.0
 FIRST_STEP = "first measurement"
+# In measurements of answers: the process begins as well.
+FIRST_COST = 1.5
 
 
 class Autotune:
@@ -48,8 +51,8 @@ class Autotune:
         self._clock = clock
         self._steps = steps
         self._way = Way(model, {"n_threads": usable_cores()} | choices.options)
-        self._steps.plan([FIRST_STEP, *(VersionSearch.planned() if self._tries_versions else ())])
-        self._steps.plan(candidate.step for candidate in candidates(self._way, choices.options))
+        self._steps.plan({FIRST_STEP: FIRST_COST} | (VersionSearch.planned() if self._tries_versions else {}))
+        self._plan_settings(self._way)
 
     def run(self) -> Tuning:
         """Measures everything. Raises EngineError when the model does not even run as it is, or too slowly."""
@@ -86,10 +89,8 @@ class Autotune:
 
     def _choose_settings(self, way: Way, rounds: Rounds, end: float) -> tuple[Way, list[dict[str, Any]]]:
         self._steps.drop(*(candidate.step for candidate in candidates(self._way, self._choices.options)))
-        tried = list(candidates(way, self._choices.options))
-        self._steps.plan(candidate.step for candidate in tried)
         reports: list[dict[str, Any]] = []
-        for candidate in tried:
+        for candidate in self._plan_settings(way):
             if self._clock.seconds() >= end:
                 self._steps.drop(candidate.step)
                 continue
@@ -97,6 +98,11 @@ class Autotune:
                 way, report = attempt(rounds, way, candidate)
             reports.append(report)
         return way, reports
+
+    def _plan_settings(self, way: Way) -> list[Candidate]:
+        found = list(candidates(way, self._choices.options))
+        self._steps.plan({candidate.step: candidate.cost for candidate in found})
+        return found
 
 
 def _tuning(weights: str, way: Way, measured: dict[str, Any]) -> Tuning:

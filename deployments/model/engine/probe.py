@@ -1,10 +1,10 @@
 """Measures how fast a model runs, in a process of its own: threads that wait otherwise need another process, and a
 setting that llama.cpp does not survive ends nothing else.
 
-A task says how to run it: {"model": path, "options": EngineOptions', "long": bool, "rows": [...] or null, "room_bytes":
-what the process may take}. The answer: {"prefill": seconds a token, "decode": {"<rows>": seconds a step}}; with "long"
-only {"prefill"}, that of a prompt that needs several batches. A model stays loaded for the next task that wants it; the
-context is made anew for each, and one model and one context is all that there ever is.
+A task says how to run it: {"model": path, "options": EngineOptions', "prompt_tokens": number or null, "rows": [...] or
+null, "room_bytes": what the process may take}. The answer: {"prefill": seconds a token, "decode": {"<rows>": seconds a
+step}}; with "prompt_tokens" only {"prefill"}, that of one prompt of so many. A model stays loaded for the next task
+that wants it; the context is made anew for each. One model and one context is all that there ever is.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 
+from deployments.model.engine.backend import own_products
 from deployments.model.engine.batch import Batch
-from deployments.model.engine.bindings import llama, own_products
+from deployments.model.engine.bindings import llama
 from deployments.model.engine.context import open_context
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.huge_pages import huge_pages
@@ -33,7 +34,7 @@ from deployments.model.engine.task_process import serve
 ROWS = (1, 8, 16)
 PROMPT_TOKENS, ANSWER_TOKENS = 60, 64
 STEPS = 6
-PREFILL_TOKENS, LONG_TOKENS = 120, 1024
+PREFILL_TOKENS = 120
 # llama.cpp gives a sequence no fewer.
 SEQUENCE_TOKENS = 256
 # Buffers that a step computes in, beside the logits: 20 MB for the bundled model, 60 for one of 7 billion weights.
@@ -115,11 +116,12 @@ class Probe:
         self._load(path, plain)
         if shape:
             rows = _fitting_rows(shape, self._vocabulary_size, task["room_bytes"])
-        slots, tokens = (1, LONG_TOKENS) if task["long"] else (max(rows) + 1, SEQUENCE_TOKENS)
+        prompt = task["prompt_tokens"]
+        slots, tokens = (1, prompt) if prompt else (max(rows) + 1, SEQUENCE_TOKENS)
         sizes = {"max_slots": slots, "max_sequence_tokens": tokens, "draft_tokens": 0}
         runner = Runner(path, EngineOptions(**task["options"] | sizes), self._model)
         try:
-            answer = _long_prompt(runner) if task["long"] else _answers(runner, rows)
+            answer = _prompt(runner, prompt) if prompt else _answers(runner, rows)
         finally:
             runner.close()
         return answer | ({"facts": self._facts(rows)} if shape else {})
@@ -156,9 +158,9 @@ def _fitting_rows(shape: ModelShape, vocabulary: int, room_bytes: int) -> list[i
     return [rows for rows in ROWS if rows == 1 or (rows + 1) * each <= left]
 
 
-def _long_prompt(runner: Runner) -> dict[str, Any]:
+def _prompt(runner: Runner, tokens: int) -> dict[str, Any]:
     runner.prefill(PROMPT_TOKENS)  # a context's first step finds no memory in place
-    return {"prefill": runner.prefill(LONG_TOKENS)}
+    return {"prefill": runner.prefill(tokens)}
 
 
 def _answers(runner: Runner, rows: list[int]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
 from deployments.model.engine.awake_clock import AwakeClock
+from deployments.model.engine.choices import Choices
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.parent_death import die_with_parent
 from deployments.model.engine.probe import ANSWER_TOKENS, PROMPT_TOKENS
@@ -29,17 +30,18 @@ COMPETITOR = (
 
 @dataclass(frozen=True)
 class Way:
-    """One way to run a model. `options` are EngineOptions', `long` measures a prompt that needs several batches."""
+    """One way to run a model. `options` are EngineOptions'. What is measured are answers, or with `prompt_tokens` one
+    prompt of so many."""
 
     model: Path
     options: dict[str, Any]
     wait_policy: str = "default"
-    long: bool = False
+    prompt_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured: seconds a prompt's token, and seconds a step by its rows (none for a long prompt)."""
+    """What was measured: seconds a prompt's token, and seconds a step by its rows (none where one prompt was)."""
 
     prefill: float
     decode: dict[int, float]
@@ -57,24 +59,6 @@ class Speed:
 
 class Stopped(Exception):
     """A process was stopped while it measured: what it found says nothing."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What every measurement of a search runs under: choices that were verified to work on this machine."""
-
-    own_kernels: bool = True
-    cpu_variant: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def process(self) -> dict[str, Any]:
-        """Those of the process: what `backend.select` takes."""
-        return {"own_kernels": self.own_kernels, "cpu_variant": self.cpu_variant}
-
-    def as_key(self) -> dict[str, Any]:
-        """What a measurement is found by."""
-        return asdict(self)
 
 
 class Prober:
@@ -95,7 +79,7 @@ class Prober:
         if way.wait_policy != self._wait_policy:
             self.close()
         process = self._process = self._process or self._started(way.wait_policy)
-        task = {"model": str(way.model), "options": way.options, "long": way.long}
+        task = {"model": str(way.model), "options": way.options, "prompt_tokens": way.prompt_tokens}
         try:
             answer = process.ask(task | {"rows": self._rows, "room_bytes": self._room_bytes}, PROBE_SECONDS)
         except EngineError:

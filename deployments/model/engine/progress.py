@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,22 +34,23 @@ class Progress:
 
 
 class Steps:
-    """The steps of a measurement, in any order. `report` gets their progress."""
+    """The steps of a measurement, in any order, with what each is expected to cost beside the others. `report` gets
+    their progress."""
 
     def __init__(self, clock: AwakeClock, report: Callable[[Progress], None]) -> None:
         self._clock = clock
         self._report = report
-        self._left: list[str] = []
+        self._left: dict[str, float] = {}
         self._done = 0
-        self._spent_seconds = 0.0
+        self._spent_cost = self._spent_seconds = 0.0
 
-    def plan(self, names: Iterable[str]) -> None:
-        """Adds steps to come."""
-        self._left += names
+    def plan(self, costs: Mapping[str, float]) -> None:
+        """Adds steps to come, by their names."""
+        self._left |= costs
 
     def drop(self, *names: str) -> None:
         """Takes out steps that will not come."""
-        self._left = [name for name in self._left if name not in names]
+        self._left = {name: cost for name, cost in self._left.items() if name not in names}
 
     def waits(self) -> None:
         """Reports that nothing can be begun yet."""
@@ -63,12 +64,13 @@ class Steps:
         try:
             yield
         finally:
-            self._left.remove(name)
+            self._spent_cost += self._left.pop(name)
             self._done += 1
             self._spent_seconds += self._clock.seconds() - began
             self._tell(name)
 
     def _tell(self, name: str) -> None:
-        left = self._spent_seconds / self._done * len(self._left) if self._done else None
-        rounded = None if left is None else round(left, 1)
-        self._report(Progress(self._done, self._done + len(self._left), name, rounded))
+        left = None
+        if self._done:
+            left = round(self._spent_seconds / self._spent_cost * sum(self._left.values()), 1)
+        self._report(Progress(self._done, self._done + len(self._left), name, left))

@@ -96,7 +96,7 @@ def _quality(reference: list[Distribution], rows: Iterator[tuple[NDArray[np.floa
         total = _log_sum(row)
         worse += kept.following - (float(row[following]) - total)
         divergence += _divergence(kept.logs(), row[kept.ids].astype(np.float64) - total)
-        same += int(row.argmax()) == kept.ids[0]
+        same += int(row.argmax()) == int(kept.ids[0])
         count += 1
     return Quality(math.exp(worse / count), divergence / count, same / count)
 
@@ -145,7 +145,8 @@ class _Reader:
         rows = max(1, min(WINDOW_TOKENS, LOGITS_BYTES // (4 * self._size)))
         params = llama.llama_context_default_params()
         params.n_ctx = WINDOW_TOKENS
-        params.n_batch = params.n_ubatch = params.n_outputs_max = rows
+        params.n_batch = params.n_outputs_max = rows
+        params.n_ubatch = min(rows, options.n_ubatch)
         params.n_seq_max = 1
         params.n_threads = params.n_threads_batch = options.n_threads
         params.flash_attn_type = FLASH_ATTENTION_ON if options.flash_attention else FLASH_ATTENTION_OFF

@@ -10,8 +10,8 @@ import psutil
 BOUND_FACTOR, BOUND_BYTES = 1.5, 500_000_000
 # The process that makes load while something is measured.
 COMPETITOR_BYTES = 12 << 20
-# Comparing the quality takes up to so much more than measuring the speed, beside the same model.
-QUALITY_BYTES = 64 << 20
+# For what differs between versions beside their size, and between measuring their speed and their quality.
+MARGIN_BYTES = 32 << 20
 
 
 class Room:
@@ -26,4 +26,4 @@ class Room:
 
     def fits(self, version_bytes: int, peak_bytes: int) -> bool:
         """Whether a version of the model can be measured, where the given one took `peak_bytes`."""
-        return peak_bytes - self._model_bytes + version_bytes + QUALITY_BYTES <= self.process_bytes
+        return peak_bytes - self._model_bytes + version_bytes + MARGIN_BYTES <= self.process_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,18 +20,28 @@ NOISE = 1.05
 ROUNDS = 7
 # Weights in huge pages are each replica's own, and a machine may have several: not for models above this share.
 MOST_OF_MEMORY = 0.25
-# Tokens in one call; the default is 512.
-BATCHES = (256, 1024)
+# Tokens in one call, and of those at once; the defaults are 512. They make no difference to shorter prompts than these.
+BATCHES, BATCH_PROMPT_TOKENS = (256, 1024), 1024
+UBATCHES, UBATCH_PROMPT_TOKENS = (256, 128), 512
+# Measurements of each side where the first rounds agree, and what a prompt of 1,024 tokens takes in such.
+LEAST_ROUNDS = ROUNDS // 2 + 1
+LONG_PROMPT_COST = 2.0
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A value to try. `competitors`: without and with somebody else on the cores. `long`: with a long prompt."""
+    """A value to try. `competitors`: without and with somebody else on the cores. `prompt_tokens`: by a prompt of so
+    many instead of by answers."""
 
     name: str
     value: Any
     competitors: tuple[bool, ...] = (False,)
-    long: bool = False
+    prompt_tokens: int | None = None
+
+    @property
+    def cost(self) -> float:
+        """What it takes, in measurements of answers."""
+        return 2 * LEAST_ROUNDS * len(self.competitors) * max(1, LONG_PROMPT_COST * (self.prompt_tokens or 0) / 1024)
 
     @property
     def step(self) -> str:
@@ -55,21 +65,23 @@ def candidates(way: Way, given: dict[str, Any]) -> Iterator[Candidate]:
     for value in sorted({max(1, cores // 2), max(1, cores - 1)} - {cores}):
         if "n_threads" not in given:
             yield Candidate("n_threads", value, both)
-    yield from _of("n_ubatch", [256, 128], given)
+    yield from _of("n_ubatch", UBATCHES, given, UBATCH_PROMPT_TOKENS)
     yield from _of("flash_attention", [False], given)
     yield from _of("kv_unified", [True], given)
-    for candidate in _of("n_batch", list(BATCHES), given):
-        yield dataclasses.replace(candidate, long=True)
+    yield from _of("n_batch", BATCHES, given, BATCH_PROMPT_TOKENS)
 
 
-def _of(name: str, values: list[Any], given: dict[str, Any]) -> list[Candidate]:
-    return [] if name in given else [Candidate(name, value) for value in values]
+def _of(
+    name: str, values: Iterable[Any], given: dict[str, Any], prompt_tokens: int | None = None
+) -> Iterator[Candidate]:
+    if name not in given:
+        yield from (Candidate(name, value, prompt_tokens=prompt_tokens) for value in values)
 
 
 def attempt(rounds: Rounds, way: Way, candidate: Candidate) -> tuple[Way, dict[str, Any]]:
     """Keeps a value when it is faster in most rounds; ends as soon as that is known. Returns the way from now on, and
     what is reported."""
-    base = dataclasses.replace(way, long=candidate.long)
+    base = dataclasses.replace(way, prompt_tokens=candidate.prompt_tokens)
     new = candidate.applied(base)
     report = {"setting": candidate.name, "value": candidate.value}
     ratios: list[float] = []

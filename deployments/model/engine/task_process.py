@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deployments.model.engine import backend
@@ -22,7 +22,7 @@ class TaskProcess:
     """Runs a module whose main is `serve`. `choices` are those of the process: what `backend.select` takes."""
 
     def __init__(
-        self, module: str, clock: AwakeClock, choices: dict[str, Any], environment: dict[str, str] | None = None
+        self, module: str, clock: AwakeClock, choices: dict[str, Any], environment: Mapping[str, str] | None = None
     ) -> None:
         self._clock = clock
         # The command is this interpreter.

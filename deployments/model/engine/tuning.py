@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deployments.model.engine.choices import Choices
 from deployments.model.engine.machine_key import machine_key
 from deployments.model.engine.model_file import check_magic, digest
 from deployments.model.engine.progress import Progress
@@ -82,7 +83,7 @@ class Tunings:
 
     def __init__(self, folder: Path, choices: Mapping[str, Any] | None = None) -> None:
         self._folder = folder
-        self._choices = dict(choices or {})
+        self._choices = Choices(**(choices or {}))
 
     def find(self, model: Path, weights: str) -> Tuning | None:
         """What was measured before, a fault among it (`is_provisional`), or None. `weights` is "auto" or "as_is".
@@ -106,7 +107,7 @@ class Tunings:
         """What measures it and writes the record, a process that may be stopped and continued with its group. Raises
         ModelFileError."""
         module, record = "deployments.model.engine.autotune", self.record(model, weights)
-        return [sys.executable, "-m", module, str(model), str(record), weights, json.dumps(self._choices)]
+        return [sys.executable, "-m", module, str(model), str(record), weights, json.dumps(self._choices.changed())]
 
     def obtain(self, model: Path, weights: str, on_progress: Callable[[Progress], None] | None = None) -> Tuning:
         """What was measured before, on a loaded machine too, else measures now, which takes minutes. One process of
@@ -148,7 +149,7 @@ class Tunings:
 
     def _key(self, model: Path, weights: str) -> str:
         """Changes with the model's bytes, the machine, the compiled code and the choices."""
-        facts = [VERSION, weights, digest(model), machine_key(), self._choices]
+        facts = [VERSION, weights, digest(model), machine_key(), self._choices.changed()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -11,9 +11,10 @@ from statistics import geometric_mean, median
 from typing import Any
 
 from deployments.model.engine.awake_clock import AwakeClock
+from deployments.model.engine.choices import Choices
 from deployments.model.engine.errors import EngineError
 from deployments.model.engine.hardware import detect_hardware
-from deployments.model.engine.prober import Choices, Prober, Speed, Way
+from deployments.model.engine.prober import Prober, Speed, Way
 from deployments.model.engine.progress import Steps
 from deployments.model.engine.quality import MOST_DIVERGENCE_NATS, MOST_PERPLEXITY_CHANGE, Quality
 from deployments.model.engine.room import Room
@@ -34,6 +35,7 @@ CONVERSION_SECONDS = COMPARISON_SECONDS = 1200.0
 QUALITY_STEP = "quality of weights"
 # By these begins the name of a step that makes a version, and of one that measures its speed.
 MAKE, SPEED = "weights", "speed of"
+MAKE_COST, QUALITY_COST = 1.0, 12.0
 
 Report = dict[str, Any]
 
@@ -60,10 +62,11 @@ class VersionSearch:
         self._record = record
 
     @staticmethod
-    def planned() -> list[str]:
-        """Its steps where all versions turn out well."""
-        made, measured = ([f"{kind} {wanted.name}" for wanted in FORMATS] for kind in (MAKE, SPEED))
-        return [*made, QUALITY_STEP, *measured]
+    def planned() -> dict[str, float]:
+        """Its steps where all versions turn out well, and what they cost in measurements of answers."""
+        made = {f"{MAKE} {wanted.name}": MAKE_COST for wanted in FORMATS}
+        measured = {f"{SPEED} {wanted.name}": 4.0 * WEIGHT_ROUNDS for wanted in FORMATS}
+        return made | {QUALITY_STEP: QUALITY_COST} | measured
 
     def run(self, given: Speed, prober: Prober, rounds: Rounds) -> Outcome:
         """The fastest version within the bound of quality, or the given model."""
@@ -171,7 +174,9 @@ class VersionSearch:
     def _do(self, module: str, task: dict[str, Any], limit_seconds: float) -> dict[str, Any]:
         module = f"deployments.model.engine.{module}"
         threads = {"threads": self._way.options["n_threads"]}
-        with closing(TaskProcess(module, self._clock, self._choices.process)) as process:
+        # How long it takes says nothing: its threads do not spin while others use the cores.
+        environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
+        with closing(TaskProcess(module, self._clock, self._choices.process, environment)) as process:
             return process.ask(task | threads, limit_seconds)
 
 
