@@ -99,6 +99,8 @@ class BackgroundTuning:
             start_new_session=True,
         )
         self.progress.state = "measuring"
+        if not self._live.idle_seconds:  # somebody has come meanwhile
+            self._pause()
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         errors = asyncio.create_task(self._process.stderr.read())
