@@ -17,8 +17,8 @@ from statistics import median
 
 from deployments.config import bundled_model_file
 from deployments.model.engine.awake_clock import AwakeClock
-from deployments.model.engine.hardware import usable_cores
 from deployments.model.engine.choices import Choices
+from deployments.model.engine.hardware import usable_cores
 from deployments.model.engine.prober import Prober, Speed, Way
 
 ROUNDS = 9

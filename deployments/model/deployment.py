@@ -10,7 +10,6 @@ import ray
 from ray import serve
 
 from db.actor import connect_database
-from db.pool import Database
 from deployments.config import Settings, database_access, home
 from deployments.generation import Ask, Embedded, Parcels, Refused, ReturnPath, SentBatch, Tokenized
 from deployments.loopback import keep_replica_on_loopback
@@ -51,40 +50,43 @@ class ModelDeployment:
         self._model = settings.llm.models[model_id]
         self._replica = serve.get_replica_context().replica_id.unique_id
         self._live: LiveEngine | None = None
-        self._fault = ""
         self._tuning: TuningAdoption | None = None
-        self._database, self._announcer, announcing = await self._begin_announcing(settings)
-        self._tasks = [announcing]
+        self._announcer: Announcer | None = None
+        self._step = ""
         crashes = CrashLog(home() / "crashes", model_id, own_name())
         loop = asyncio.get_running_loop()
 
         def say(step: str) -> None:
             loop.call_soon_threadsafe(self._say, step)
 
-        loader = Loader(
-            settings.llm, self._model, _session(), crashes, lambda step: loop.call_soon_threadsafe(self._say, step)
-        )
+        loader = Loader(settings.llm, self._model, _session(), crashes, say)
+        # The database may still be starting, too.
+        connecting = asyncio.create_task(self._begin_announcing(settings))
         try:
             loaded = await asyncio.to_thread(loader.load)
         except NothingRuns as error:
-            self._refuse_everything(settings, str(error))
-            return
-        await self._serve(settings, loader, loaded)
+            self._refuse_everything(settings, await connecting, str(error))
+        else:
+            await self._serve(settings, await connecting, loader, loaded)
 
-    async def _begin_announcing(self, settings: Settings) -> tuple[Database, Announcer, asyncio.Task[None]]:
-        """The way to the database, and what announces this replica there from now on: as starting."""
-        database = await connect_database(database_access(settings), "worker")
-        announcer = Announcer(database, self._model_id, self._replica)
-        return database, announcer, asyncio.create_task(announcer.run())
+    async def _begin_announcing(self, settings: Settings) -> Announcer:
+        """Connects to the database, and has this replica announced there from now on: as starting."""
+        self._database = await connect_database(database_access(settings), "worker")
+        self._announcer = Announcer(self._database, self._model_id, self._replica)
+        self._announcer.say("starting", self._step)
+        self._tasks = [asyncio.create_task(self._announcer.run())]
+        return self._announcer
 
     def _say(self, step: str) -> None:
         logger.info("model %s: %s", self._model_id, step)
-        self._announcer.say("starting", step)
+        self._step = step
+        if self._announcer and self._live is None:
+            self._announcer.say("starting", step)
 
-    async def _serve(self, settings: Settings, loader: Loader, loaded: LoadedModel) -> None:
+    async def _serve(self, settings: Settings, announcer: Announcer, loader: Loader, loaded: LoadedModel) -> None:
         model = self._model
         live = self._live = LiveEngine(loaded.engine)
-        self._announcer.alive = lambda: live.current.alive
+        announcer.alive = lambda: live.current.alive
         self._runner = TurnRunner(self._database, live, self._model_id, model, settings.turn, own_name())
         self._shared_streams = SharedStreams(self._replica, lambda: live.current.running)
         self._tuning = TuningAdoption(self._model_id, settings.llm, model, loader, loaded, live)
@@ -96,19 +98,18 @@ class ModelDeployment:
             asyncio.create_task(prefixes.keep()),
             asyncio.create_task(self._tuning.run()),
         ]
-        self._announcer.say("ready")
+        announcer.say("ready")
 
-    def _refuse_everything(self, settings: Settings, reason: str) -> None:
+    def _refuse_everything(self, settings: Settings, announcer: Announcer, reason: str) -> None:
         logger.error("model %s: %s", self._model_id, reason)
-        self._fault = reason
         self._runner = TurnRefuser(self._database, self._model_id, settings.turn, own_name(), REFUSAL)
         self._tasks.append(asyncio.create_task(self._runner.serve()))
-        self._announcer.say("unusable", reason)
+        announcer.say("unusable", reason)
 
     async def __del__(self) -> None:
         """Serve calls this when it ends a replica in order, be it before it was made."""
-        if self._tuning:
-            self._tuning.close()
+        if tuning := getattr(self, "_tuning", None):
+            tuning.close()
         if announcer := getattr(self, "_announcer", None):
             await announcer.depart()
 

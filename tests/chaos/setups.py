@@ -28,7 +28,7 @@ LONG_ANSWERS = {"RUSTYGPT__LLM__MODELS__default__MAX_TOKENS": "200"}
 @contextmanager
 def one_machine() -> Iterator[Service]:
     """The product as it comes: one replica of everything."""
-    with _product(**SHORT_ANSWERS) as service:
+    with _product(None, **SHORT_ANSWERS) as service:
         yield service
 
 
@@ -52,7 +52,7 @@ def two_models() -> Iterator[Service]:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file)
         file.flush()
-        with _product(**LONG_ANSWERS, RUSTYGPT__CLUSTER__SERVE_CONFIG=file.name) as service:
+        with _product(None, **LONG_ANSWERS, RUSTYGPT__CLUSTER__SERVE_CONFIG=file.name) as service:
             yield service
 
 
@@ -70,7 +70,7 @@ def three_nodes() -> Iterator[Service]:
 
 
 @contextmanager
-def _product(libraries: Path | None = None, **settings: str) -> Iterator[Service]:
+def _product(libraries: Path | None, **settings: str) -> Iterator[Service]:
     with _folder("rgpt-chaos-") as folder:
         home = folder / "home"
         product = Product(home, **settings)

@@ -35,6 +35,8 @@ class BackendError(Exception):
 
 _chosen = Backend()
 _library: Any = None
+# llama.cpp calls it: it must live as long as the process.
+_log: Any = None
 
 
 def select(own_kernels: bool = True, cpu_variant: str | None = None) -> None:
@@ -56,7 +58,7 @@ def load() -> Any:
             own_products.install()
         import llama_cpp.llama_cpp as library
 
-        library.llama_log_set(_silence(library), ctypes.c_void_p(0))
+        _silence(library)
         _load_backends(library)
         _library = library
     return _library
@@ -107,15 +109,16 @@ def _load_backends(library: Any) -> None:
             raise BackendError(f"{file} cannot be loaded")
 
 
-@cache
-def _silence(library: Any) -> Any:
-    """Takes what llama.cpp logs, until the first model is loaded (model_file.py). Must live as long as the process."""
+def _silence(library: Any) -> None:
+    """Drops what llama.cpp logs, until the first model is loaded (model_file.py)."""
+    global _log
 
     @library.llama_log_callback
     def log(_level: int, _text: bytes, _user_data: ctypes.c_void_p) -> None:
         pass
 
-    return log
+    _log = log
+    library.llama_log_set(log, ctypes.c_void_p(0))
 
 
 def _folder(library: Any) -> Path:
