@@ -38,7 +38,7 @@ def main() -> None:
     if not shutil.which(compiler):
         sys.exit(f"{compiler} was not found: llama.cpp is compiled for this machine, which takes a C/C++ compiler.")
     options = shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    options += [f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={RECIPE[0]}", f"-DRUSTYGPT_CPU_VARIANTS={variants}"]
+    options.append(f"-DRUSTYGPT_CPU_VARIANTS={variants}")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     cache = _cache() / "wheels" / _key(requirement, options, compiler)
@@ -81,7 +81,9 @@ def _compiled(requirement: str, options: list[str], cache: Path) -> Path:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "wheel", "--verbose"]
         # Without pip's own cache: it does not tell wheels apart that were compiled with other options.
         command += ["--no-deps", "--no-cache-dir", "--no-binary", "llama-cpp-python", "--wheel-dir", work, requirement]
-        environment = os.environ | {"CMAKE_ARGS": shlex.join(options)}
+        # Not a part of the key: the same recipe may lie elsewhere.
+        including = f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={RECIPE[0]}"
+        environment = os.environ | {"CMAKE_ARGS": shlex.join([*options, including])}
         with log.open("w") as file:
             process = subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
