@@ -44,12 +44,15 @@ def postgres(run_home: Path) -> Iterator[str]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Before the first test: ends the run if a program of the system is missing that the chosen tests need."""
+    """Before the first test, and only for what the chosen tests need: ends the run if a program of the system is
+    missing, and measures how this machine runs the model, which takes minutes, once a machine and in no test's time."""
     if session.config.option.collectonly:
         return
     fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if complaint := programs.missing(fixtures):
         raise pytest.UsageError(complaint)
+    if "tuning" in fixtures:
+        Tunings(TUNING).obtain(bundled_model_file(), "auto")
 
 
 def _program(need: str) -> Callable[[], Path]:
@@ -66,7 +69,7 @@ browser_program, prometheus_program, promtool_program, postgresql_program, curl_
 
 @pytest.fixture(scope="session")
 def tuning() -> Tuning:
-    """How this machine runs the bundled model: measured once a machine, for minutes, by the first test that asks."""
+    """How this machine runs the bundled model: measured once a machine."""
     return Tunings(TUNING).obtain(bundled_model_file(), "auto")
 
 
