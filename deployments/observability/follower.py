@@ -22,7 +22,7 @@ from deployments.observability.session_line import Origin, SessionLines
 LOGS = "session_latest/logs"
 # worker-<worker's id>-<job's id>-<process id>.err
 NAME = re.compile(r"worker-[0-9a-f]+-[0-9a-f]+-(\d+)\.err")
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.15
 # A line whose end does not come is passed on after so long: native code that dies does not always end its last one.
 PATIENCE_SECONDS = 1.0
 # How often it is looked whether a file's process is alive.
@@ -39,7 +39,7 @@ TICK_SECONDS = 1.0
 class Follower:
     """Follows the files of a session from its start to `stop`. Each line comes once, whole, within 0.2 s.
 
-    In silence it costs one `stat` for each process that is alive, ten times a second.
+    In silence it costs one `stat` for each process that is alive, seven times a second.
     """
 
     def __init__(self, session_folder: Path, lines: SessionLines, write: Callable[[bytes], None]) -> None:
