@@ -2,8 +2,8 @@
 # project() (CMAKE_PROJECT_llama_cpp_INCLUDE), so that its source stays as published.
 #
 # RUSTYGPT_CPU_VARIANTS: on x86-64 Linux, the processors to compile llama.cpp's CPU backend for, by the names of
-# ggml/src/CMakeLists.txt; "all" for an image that runs anywhere; empty: the best for this machine, and what to fall
-# back to. Each is a library of its own; which one is loaded is decided at run time (engine/backend.py).
+# ggml/src/CMakeLists.txt; "all" for an image that runs anywhere; empty: the best for this machine, and a plainer one to
+# fall back to, which is compiled with fewer optimisations, in less time. Each is a library of its own; which one is loaded is decided at run time (engine/backend.py).
 
 # Only the library: no tools, no HTTP, no vision.
 foreach (unused COMMON TOOLS EXAMPLES TESTS SERVER APP MTMD)
@@ -30,7 +30,7 @@ set(flags_cooperlake -mavx512bf16)
 set(flags_zen4 -mavx512bf16)
 set(flags_sapphirerapids -mamx-int8)
 
-# The variants that suit this machine: the best, and to fall back to, one without AVX-512 and one without AVX2.
+# The variants for this machine, the best last. The other is for a processor without its latest instructions.
 function (variants_of_this_machine result)
     file(STRINGS /proc/cpuinfo lines REGEX "^flags" LIMIT_COUNT 1)
     set(cpu " ${lines} ")
@@ -44,6 +44,7 @@ function (variants_of_this_machine result)
     if (cpu MATCHES " avx2 " AND cpu MATCHES " fma " AND cpu MATCHES " f16c " AND cpu MATCHES " bmi2 ")
         list(APPEND found haswell)
         if (cpu MATCHES " avx512f " AND cpu MATCHES " avx512bw " AND cpu MATCHES " avx512vl ")
+            set(found haswell)
             if (cpu MATCHES " amx_int8 ")
                 # Without AMX is a matter of how a model is loaded (EngineOptions.repack), not of the variant.
                 list(APPEND found sapphirerapids)
@@ -61,6 +62,7 @@ function (variants_of_this_machine result)
                 list(APPEND found skylakex)
             endif ()
         elseif (cpu MATCHES " avx_vnni ")
+            set(found haswell)
             list(APPEND found alderlake)
         endif ()
     endif ()
@@ -73,6 +75,8 @@ elseif (RUSTYGPT_CPU_VARIANTS)
     set(wanted ${RUSTYGPT_CPU_VARIANTS})
 else ()
     variants_of_this_machine(wanted)
+    set(fallbacks ${wanted})
+    list(POP_BACK fallbacks)
 endif ()
 
 include(CheckCXXCompilerFlag)
@@ -109,17 +113,43 @@ foreach (variant IN LISTS variants)
 endforeach ()
 file(WRITE ${listing} "${text}")
 
-# Half the time of compiling goes into code that reads a model's file and lays out its graph, where it gains nothing
-# from being optimised. What each step runs through, and what tokenises, is.
+# Most of the time of compiling goes into code that reads a model's file and lays out its graph, where it gains nothing
+# from being optimised, and into reading the same headers. What each step runs through, and what tokenises, is optimised.
 set(optimised llama-batch llama-context llama-grammar llama-graph llama-kv-cache llama-kv-cache-iswa llama-memory-hybrid
     llama-memory-recurrent llama-sampler llama-vocab unicode)
+# Not what runs: what only reads files, and what distributes a model over several devices.
+set(unoptimised_base gguf ggml-backend-meta ggml-opt)
 
+set(source ${CMAKE_CURRENT_SOURCE_DIR}/vendor/llama.cpp)
 set(amx_header ${CMAKE_CURRENT_LIST_DIR}/amx_tile_config.h)
-function (finish_targets)
+
+# Compiled apart from the rest of llama, since headers are read once for each way to optimise.
+function (optimise_apart)
+    list(TRANSFORM optimised PREPEND ${source}/src/ OUTPUT_VARIABLE files)
+    list(TRANSFORM files APPEND .cpp)
+    set_property(SOURCE ${files} DIRECTORY ${source}/src PROPERTY HEADER_FILE_ONLY ON)
+    add_library(llama-optimised OBJECT ${files})
+    set_property(TARGET llama-optimised PROPERTY POSITION_INDEPENDENT_CODE ON)
+    foreach (kind COMPILE_DEFINITIONS COMPILE_FEATURES COMPILE_OPTIONS INCLUDE_DIRECTORIES)
+        set_property(TARGET llama-optimised PROPERTY ${kind} "$<TARGET_PROPERTY:llama,${kind}>")
+    endforeach ()
+    target_link_libraries(llama-optimised PRIVATE ggml)
     target_compile_options(llama PRIVATE -O1)
-    foreach (source IN LISTS optimised)
-        set_property(SOURCE ${CMAKE_CURRENT_SOURCE_DIR}/vendor/llama.cpp/src/${source}.cpp
-            DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR}/vendor/llama.cpp/src PROPERTY COMPILE_OPTIONS -O3)
+    target_sources(llama PRIVATE $<TARGET_OBJECTS:llama-optimised>)
+    foreach (target llama llama-optimised)
+        target_precompile_headers(${target} PRIVATE ${source}/src/llama-model.h ${source}/src/llama-graph.h
+            ${source}/src/llama-model-loader.h <algorithm> <array> <cmath> <functional> <regex> <sstream>)
+    endforeach ()
+endfunction ()
+
+function (finish_targets)
+    optimise_apart()
+    list(TRANSFORM unoptimised_base PREPEND ${source}/ggml/src/ OUTPUT_VARIABLE files)
+    list(TRANSFORM files APPEND .cpp)
+    set_property(SOURCE ${files} DIRECTORY ${source}/ggml/src PROPERTY COMPILE_OPTIONS -O1)
+    target_compile_options(ggml-base PRIVATE -O2)
+    foreach (variant IN LISTS fallbacks)
+        target_compile_options(ggml-cpu-${variant} PRIVATE -O1)
     endforeach ()
     foreach (variant IN LISTS wanted)
         # Without version numbers in its name: a wheel has no links, it would have three copies.
