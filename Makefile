@@ -28,7 +28,7 @@ $(VENV)/.created:
 # Compiled once for this machine's processor; the wheel is kept in the user's cache. What is downloaded comes meanwhile.
 $(VENV)/.llama: $(VENV)/.created pyproject.toml constraints.txt $(wildcard tools/*llama* tools/amx_tile_config.h)
 	@$(SYSTEM) compiler
-	@echo "Installing $(LLAMA): it is compiled for this machine, once, which takes two to three minutes on two cores."
+	@echo "Installing $(LLAMA): it is compiled for this machine, once, which takes two to five minutes on two cores."
 	@$(BIN)/python tools/install.py dependencies >$(VENV)/dependencies.log 2>&1 & dependencies=$$!; \
 	  $(BIN)/python tools/build_llama.py "$(LLAMA)" $(VENV)/wheels || { kill $$dependencies; exit 1; }; \
 	  wait $$dependencies || { cat $(VENV)/dependencies.log; exit 1; }
