@@ -3,7 +3,8 @@
 #
 # RUSTYGPT_CPU_VARIANTS: on x86-64 Linux, the processors to compile llama.cpp's CPU backend for, by the names of
 # ggml/src/CMakeLists.txt; "all" for an image that runs anywhere; empty: the best for this machine, and a plainer one to
-# fall back to, which is compiled with fewer optimisations, in less time. Each is a library of its own; which one is loaded is decided at run time (engine/backend.py).
+# fall back to, which is compiled with fewer optimisations, in less time. Each is a library of its own; which one is
+# loaded is decided at run time (engine/backend.py).
 
 # Only the library: no tools, no HTTP, no vision.
 foreach (unused COMMON TOOLS EXAMPLES TESTS SERVER APP MTMD)
@@ -75,8 +76,6 @@ elseif (RUSTYGPT_CPU_VARIANTS)
     set(wanted ${RUSTYGPT_CPU_VARIANTS})
 else ()
     variants_of_this_machine(wanted)
-    set(fallbacks ${wanted})
-    list(POP_BACK fallbacks)
 endif ()
 
 include(CheckCXXCompilerFlag)
@@ -94,6 +93,10 @@ foreach (variant IN LISTS wanted)
     endif ()
 endforeach ()
 list(REMOVE_DUPLICATES wanted)
+if (NOT RUSTYGPT_CPU_VARIANTS)
+    set(fallbacks ${wanted})
+    list(POP_BACK fallbacks)
+endif ()
 message(STATUS "CPU variants: ${wanted}")
 
 set(GGML_NATIVE OFF)
@@ -133,6 +136,8 @@ function (optimise_apart)
     foreach (kind COMPILE_DEFINITIONS COMPILE_FEATURES COMPILE_OPTIONS INCLUDE_DIRECTORIES)
         set_property(TARGET llama-optimised PROPERTY ${kind} "$<TARGET_PROPERTY:llama,${kind}>")
     endforeach ()
+    # Last: llama's own options, as taken over, end with -O1.
+    target_compile_options(llama-optimised PRIVATE -O3)
     target_link_libraries(llama-optimised PRIVATE ggml)
     target_compile_options(llama PRIVATE -O1)
     target_sources(llama PRIVATE $<TARGET_OBJECTS:llama-optimised>)

@@ -25,9 +25,9 @@ from tests.support.autotune import busy_stranger, cpu_seconds
 # On a machine that does other things as well.
 pytestmark = pytest.mark.timeout(1500)
 WAY = Way(bundled_model_file(), {"n_threads": usable_cores()})
+FEWER_THREADS = Way(bundled_model_file(), {"n_threads": max(1, usable_cores() - 1)})
 # Enough for all that is measured of the bundled model.
 ROOM_BYTES = 1 << 30
-FEWER_THREADS = Way(bundled_model_file(), {"n_threads": max(1, usable_cores() - 1)})
 
 
 @pytest.fixture
